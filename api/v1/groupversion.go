@@ -1,0 +1,34 @@
+package v1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// GroupVersion is the group and version of every kind in this package.
+var GroupVersion = schema.GroupVersion{Group: "sluice.dev", Version: "v1"}
+
+// AddToScheme registers Rollout and GitSync with a scheme.
+func AddToScheme(scheme *runtime.Scheme) error {
+	scheme.AddKnownTypes(GroupVersion, &Rollout{}, &RolloutList{}, &GitSync{}, &GitSyncList{})
+	metav1.AddToGroupVersion(scheme, GroupVersion)
+	return nil
+}
+
+// Annotations and the finalizer that Sluice reads and writes on its own kinds.
+const (
+	// FinalizerName keeps a Rollout until its traffic is back on the stable version.
+	FinalizerName = "sluice.dev/rollout"
+	// RevisionAnnotation is written by GitSync on each Rollout: the full Git commit that it was applied from.
+	RevisionAnnotation = "sluice.dev/revision"
+	// CommandAnnotation carries "<verb> ... <nonce>"; on a GitSync: "sync <nonce>".
+	CommandAnnotation = "sluice.dev/command"
+	// ReconcileAnnotation set to "disabled" detaches a Rollout: no mesh write at all.
+	ReconcileAnnotation = "sluice.dev/reconcile"
+	// DeletionPolicyAnnotation set to "Delete" removes, with the Rollout, the mesh objects that Sluice made.
+	DeletionPolicyAnnotation = "sluice.dev/deletion-policy"
+	// ReconcileDisabled and DeletionPolicyDelete are the values that those annotations know.
+	ReconcileDisabled    = "disabled"
+	DeletionPolicyDelete = "Delete"
+)

@@ -1,0 +1,104 @@
+package v1
+
+import istio "istio.io/api/networking/v1alpha3"
+
+// Traffic is what the mesh must be: a self-contained value that the pipeline decides, status keeps, and the mesh renders.
+// Without a canary all traffic goes to stable.
+type Traffic struct {
+	// Stable gets what the canary does not.
+	Stable Target `json:"stable"`
+	// Canary is set throughout the steps of a run.
+	// +optional
+	Canary *Target `json:"canary,omitempty"`
+	// Weight is the canary's share, 0 to 100.
+	Weight int32 `json:"weight"`
+	// Mirror copies the managed routes' requests to the canary.
+	// +optional
+	Mirror *MirrorTraffic `json:"mirror,omitempty"`
+	// Match sends the matched requests to the canary alone.
+	// +optional
+	Match HTTPMatches `json:"match,omitempty"`
+	// Fault is injected for matched requests to its host.
+	// +optional
+	Fault *FaultInjection `json:"fault,omitempty"`
+}
+
+// Target is a version as the mesh names it.
+type Target struct {
+	// Version as in spec.version.
+	Version string `json:"version"`
+	// Subset of the DestinationRule.
+	Subset string `json:"subset"`
+	// Labels of the subset, resolved.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// MirrorTraffic is an applied mirror.
+type MirrorTraffic struct {
+	// Percentage of requests, 1 to 100.
+	Percentage int32 `json:"percentage"`
+}
+
+// FaultInjection is an applied fault. Host is empty for the Rollout's own host, where the matched requests also go to the
+// canary; on another host only requests from the canary's pods (sourceLabels: the canary's labels) get the fault, and the
+// traffic's Match sends the matched requests to the canary on the own host.
+type FaultInjection struct {
+	// +optional
+	Host string `json:"host,omitempty"`
+	// +optional
+	Match HTTPMatches `json:"match,omitempty"`
+	// +optional
+	Delay *istio.HTTPFaultInjection_Delay `json:"delay,omitempty"`
+	// +optional
+	Abort *istio.HTTPFaultInjection_Abort `json:"abort,omitempty"`
+}
+
+// Subset is one entry of the DestinationRule that must exist.
+type Subset struct {
+	Name   string            `json:"name"`
+	Labels map[string]string `json:"labels,omitempty"`
+	// Added is true for a subset that Sluice added: it leaves once nothing names it. One that was found never leaves.
+	// +optional
+	Added bool `json:"added,omitempty"`
+}
+
+// ManagedVirtualService is a VirtualService whose routes to the host the Rollout drives, fixed when a run starts.
+type ManagedVirtualService struct {
+	Name string `json:"name"`
+	// Created is true when Sluice made it; then it is written again from status when it vanishes.
+	// +optional
+	Created bool `json:"created,omitempty"`
+	// Routes that are driven; for a created one, its only route.
+	// +optional
+	Routes []ManagedRoute `json:"routes,omitempty"`
+}
+
+// ManagedRoute is one driven route and the form in which it was found.
+type ManagedRoute struct {
+	// Key is the route's name, or for an unnamed route "#" and a hash of its match blocks.
+	Key string `json:"key"`
+	// Subset that the route named when it was found; empty when it named none.
+	// +optional
+	Subset string `json:"subset,omitempty"`
+	// Weighted is true when the found destination had a weight field.
+	// +optional
+	Weighted bool `json:"weighted,omitempty"`
+	// SavedMirror is the JSON of the route's own `mirror` (with its percentage fields), which Istio refuses beside the `mirrors` that Sluice needs.
+	// +optional
+	SavedMirror string `json:"savedMirror,omitempty"`
+}
+
+// AllStable returns the traffic with everything at the stable version and nothing inserted.
+func (t Traffic) AllStable() Traffic {
+	return Traffic{Stable: t.Stable}
+}
+
+// Exposed tells whether users, or copies of their requests, reach the canary.
+func (t Traffic) Exposed() bool {
+	return t.ExposedToUsers() || (t.Canary != nil && t.Mirror != nil)
+}
+
+// ExposedToUsers tells whether answers of the canary reach users: exposed outside a mirror.
+func (t Traffic) ExposedToUsers() bool {
+	return t.Canary != nil && (t.Weight > 0 || len(t.Match) > 0 || t.Fault != nil)
+}

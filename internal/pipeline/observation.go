@@ -1,0 +1,135 @@
+package pipeline
+
+import (
+	"time"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// Config is the operator's flags that decisions depend on.
+type Config struct {
+	// PropagationDelay is how long the mesh is given to obey a write.
+	PropagationDelay time.Duration
+	// Settle is how long after its time a sample is judged, so that scrapes have arrived.
+	Settle time.Duration
+}
+
+// Input is everything that a decision depends on.
+type Input struct {
+	Config
+	// Rollout with its committed status; it is not changed.
+	Rollout *v1.Rollout
+	Now     time.Time
+	// Versions observed, by version name: at least those that VersionsToObserve names.
+	Versions map[string]Version
+	// Serving lists the versions that the ready endpoints of the Service belong to, sorted; used only to discover stable.
+	Serving []string
+	// HostProblem tells that the host can not be driven at all (ForeignHost, HostConflict between Rollouts), or is nil.
+	HostProblem *Problem
+	Mesh        Mesh
+	// Written tells when the mesh was last known to be as status.traffic says; nil when it is not, or not known yet.
+	Written *Written
+	// Samples of each watched gate, by gate name, in order of time.
+	Samples map[string]GateSamples
+	// Probe of the current step; nil when none has begun.
+	Probe *ProbeResult
+}
+
+// Version is what was seen of a version's workload and endpoints.
+type Version struct {
+	// Found is true when there is a workload or at least one endpoint.
+	Found bool
+	// Available: the workload is, at its current generation, with at least one ready replica; without a workload: a ready endpoint.
+	Available bool
+	// Ready is the number of ready replicas or endpoints.
+	Ready int32
+	// Revision is the hash of the workload's pod template; empty without a workload.
+	Revision string
+	// Workload is its name, for messages and metrics; empty without one.
+	Workload string
+	// Labels are the version's resolved labels, and Subset its name in the DestinationRule.
+	Labels map[string]string
+	Subset string
+	// Overlaps names another version of the Rollout that selects the same pods; empty when none does.
+	Overlaps string
+}
+
+// Problem is something that the user must mend.
+type Problem struct {
+	// Reason is one of the Stalled reasons of v1.
+	Reason string
+	// Message says what was seen and what would be right.
+	Message string
+}
+
+// Mesh is what was found of the host's VirtualServices and DestinationRule, and what is wrong with them.
+type Mesh struct {
+	// VirtualServices that route to the host, with the routes that could be driven: all destinations this host, one destination each.
+	VirtualServices []v1.ManagedVirtualService
+	// DestinationRule for the host, nil when there is none.
+	DestinationRule *v1.ManagedDestinationRule
+	// Subsets of that rule.
+	Subsets []v1.Subset
+	// SkippedRoutes are routes to the host that split already or have several hosts, as "name: why".
+	SkippedRoutes []string
+	// SurveyProblem forbids starting a run or discovering stable: HostConflict, MixedRoute.
+	SurveyProblem *Problem
+	// WriteProblem is why the last rendering or write of status.traffic did not succeed: RouteNotFound, MatchConflict, MeshWriteRefused …
+	WriteProblem *Problem
+	// FaultBusy names the Rollout whose fault stands on the VirtualService that this Rollout's next fault needs; empty when none.
+	FaultBusy string
+}
+
+// Written is knowledge about the mesh.
+type Written struct {
+	// At is when the last write was acknowledged, or when this process first found nothing to write.
+	At time.Time
+}
+
+// Verdict of a sample.
+type Verdict string
+
+// The verdicts. NoData and Error are never Pass.
+const (
+	Pass   Verdict = "Pass"
+	Fail   Verdict = "Fail"
+	NoData Verdict = "NoData"
+	Error  Verdict = "Error"
+)
+
+// Sample is one judged value of a gate.
+type Sample struct {
+	// Time that the value is for: a multiple of the interval since the epoch, or GateWatch.First.
+	Time    time.Time
+	Verdict Verdict
+	// Value as people write it, "4.2%" or "312ms"; empty for NoData and Error.
+	Value string
+	// Message says why it is NoData or Error.
+	Message string
+}
+
+// GateSamples is what is known of a gate.
+type GateSamples struct {
+	// For is the watch that the samples are about; samples for another watch are not used.
+	For string
+	// Samples in order of time.
+	Samples []Sample
+	// InvalidQuery is Prometheus' message when it refuses the query (bad_data), else empty.
+	InvalidQuery string
+	// Query that was asked, rendered.
+	Query string
+}
+
+// ProbeResult is the state of a step's probe.
+type ProbeResult struct {
+	// For is the watch that the result is about.
+	For string
+	// Total and Succeeded count its requests.
+	Total, Succeeded int
+	// Finished: the time is over and enough requests were made. Failed: the success share is out of reach or was missed.
+	Finished, Failed bool
+	// LastFailure describes the last request that failed: "GET http://…: status 503, expected 200".
+	LastFailure string
+	// Refused is set when the probe can not be made at all, with the reason (host not allowed): the user must act.
+	Refused string
+}
