@@ -60,6 +60,10 @@ type Subset struct {
 	// Added is true for a subset that Sluice added: it leaves once nothing names it. One that was found never leaves.
 	// +optional
 	Added bool `json:"added,omitempty"`
+	// Leaving is true for an added subset that no version needs any more: it is taken out of the rule, the propagation delay
+	// after the last route of the namespace that names it, and then out of this list.
+	// +optional
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 // ManagedVirtualService is a VirtualService whose routes to the host the Rollout drives, fixed when a run starts.

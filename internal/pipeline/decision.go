@@ -10,6 +10,8 @@ import (
 type Decision struct {
 	// Status to commit; equal to the Rollout's when there is nothing to decide.
 	Status v1.RolloutStatus
+	// Changed tells whether Status differs from the Rollout's. Istio's messages can't be compared by reflection.
+	Changed bool
 	// Events to emit once Status is committed.
 	Events []Event
 	// RequeueAfter is when to decide again without being woken; 0: only when woken.

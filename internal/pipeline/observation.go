@@ -76,14 +76,27 @@ type Mesh struct {
 	SurveyProblem *Problem
 	// WriteProblem is why the last rendering or write of status.traffic did not succeed: RouteNotFound, MatchConflict, MeshWriteRefused …
 	WriteProblem *Problem
-	// FaultBusy names the Rollout whose fault stands on the VirtualService that this Rollout's next fault needs; empty when none.
-	FaultBusy string
+	// SplitRoutes is true when a route whose destinations are all this host has several of them; then stable can't be read from routes.
+	SplitRoutes bool
+	// Faults tells, for each fault.host of the spec's steps that is not the Rollout's own host, what would carry the fault.
+	Faults map[string]FaultTarget
+}
+
+// FaultTarget is the VirtualService of another host that would carry a fault.
+type FaultTarget struct {
+	VirtualService v1.ManagedVirtualService
+	// Problem forbids a fault there: ForeignHost, HostConflict. nil: none.
+	Problem *Problem
+	// Busy names the Rollout whose fault stands there; empty when none does.
+	Busy string
 }
 
 // Written is knowledge about the mesh.
 type Written struct {
 	// At is when the last write was acknowledged, or when this process first found nothing to write.
 	At time.Time
+	// Wrote is true when At is the time of a write (also of one whose answer was lost), false when nothing had to be written since this process began.
+	Wrote bool
 }
 
 // Verdict of a sample.
