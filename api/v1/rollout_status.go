@@ -38,6 +38,9 @@ type RolloutStatus struct {
 	// Mode tells, in words, what the traffic holds besides weight: mirror 100, match, fault.
 	// +optional
 	Mode string `json:"mode,omitempty"`
+	// Runs counts the runs and returns that were begun.
+	// +optional
+	Runs int64 `json:"runs,omitempty"`
 	// Run in flight.
 	// +optional
 	Run *Run `json:"run,omitempty"`

@@ -1,0 +1,188 @@
+package pipeline
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+const (
+	historyLimit = 10
+	statusLimit  = 16 * 1024
+)
+
+// draft is a decision in the making.
+type draft struct {
+	in       Input
+	rollout  *v1.Rollout
+	status   v1.RolloutStatus
+	events   []Event
+	wakeAt   time.Time
+	watch    *Watch
+	rollback bool
+}
+
+func newDraft(in Input) *draft {
+	d := &draft{in: in, rollout: in.Rollout, status: *in.Rollout.Status.DeepCopy()}
+	d.status.Revision = in.Rollout.Annotations[v1.RevisionAnnotation]
+	return d
+}
+
+// finish turns the draft into a decision.
+func (d *draft) finish() Decision {
+	d.status.Mode = mode(d.status.Traffic)
+	d.refreshSince()
+	d.refreshSubsets()
+	d.trim()
+	out := Decision{
+		Status: d.status, Events: d.events, Watch: d.watch, Rollback: d.rollback,
+		Changed: !bytes.Equal(canonicalJSON(d.status), canonicalJSON(d.rollout.Status)),
+	}
+	if !d.wakeAt.IsZero() {
+		// At least a millisecond: 0 means "not by time".
+		out.RequeueAfter = max(d.wakeAt.Sub(d.in.Now), time.Millisecond)
+	}
+	return out
+}
+
+// now is the decision's time as status keeps it.
+func (d *draft) now() metav1.MicroTime {
+	return metav1.MicroTime{Time: d.in.Now.UTC().Truncate(time.Microsecond)}
+}
+
+// wake asks for a decision at a time; the soonest wins.
+func (d *draft) wake(at time.Time) {
+	if d.wakeAt.IsZero() || at.Before(d.wakeAt) {
+		d.wakeAt = at
+	}
+}
+
+func (d *draft) event(warning bool, reason, format string, args ...any) {
+	d.events = append(d.events, Event{Warning: warning, Reason: reason, Message: fmt.Sprintf(format, args...)})
+}
+
+// setPhase writes phase and conditions; a transition to Stalled or Waiting is an event of its own.
+func (d *draft) setPhase(phase v1.Phase, reason, message string) {
+	before := d.rollout.Status
+	// Conditions keep whole seconds; the apiserver's form of the time is what status is compared with.
+	d.status.SetPhase(phase, reason, message, d.rollout.Generation, metav1.Time{Time: d.in.Now.UTC().Truncate(time.Second)})
+	announced := phase == v1.PhaseStalled || phase == v1.PhaseWaiting || phase == v1.PhaseDetached
+	if announced && (before.Phase != phase || before.Reason != reason) {
+		d.event(phase == v1.PhaseStalled, reason, "%s", message)
+	}
+}
+
+func (d *draft) stall(p Problem) {
+	d.setPhase(v1.PhaseStalled, p.Reason, p.Message)
+}
+
+func (d *draft) wait(reason, format string, args ...any) {
+	d.setPhase(v1.PhaseWaiting, reason, fmt.Sprintf(format, args...))
+}
+
+func (d *draft) refreshSince() {
+	before := d.rollout.Status
+	switch {
+	case d.status.Step != nil:
+		since := d.status.Step.StartedAt
+		d.status.Since = &since
+	case d.status.Since == nil || before.Phase != d.status.Phase || before.Step != nil:
+		since := d.now()
+		d.status.Since = &since
+	}
+}
+
+// target is a version as the mesh names it.
+func (d *draft) target(version string) v1.Target {
+	seen := d.in.Versions[version]
+	return v1.Target{Version: version, Subset: seen.Subset, Labels: seen.Labels}
+}
+
+// refreshSubsets keeps the list of subsets that the rule must hold: those of the listed versions, stable, canary and previous.
+// One that is no longer needed leaves, unless it was found there.
+func (d *draft) refreshSubsets() {
+	if d.status.Stable == "" {
+		return
+	}
+	needed := map[string]map[string]string{}
+	for _, version := range d.neededVersions() {
+		if t := d.target(version); t.Subset != "" {
+			needed[t.Subset] = t.Labels
+		}
+	}
+	if t := d.status.Traffic; t != nil {
+		// What carries traffic keeps the labels that it was committed with.
+		needed[t.Stable.Subset] = t.Stable.Labels
+		if t.Canary != nil {
+			needed[t.Canary.Subset] = t.Canary.Labels
+		}
+	}
+	var subsets []v1.Subset
+	for _, s := range d.status.Subsets {
+		labels, wanted := needed[s.Name]
+		switch {
+		case wanted:
+			s.Labels, s.Leaving = labels, false
+			delete(needed, s.Name)
+		case !s.Added || !d.ruleHolds(s.Name):
+			continue
+		default:
+			s.Leaving = true
+		}
+		subsets = append(subsets, s)
+	}
+	for name, labels := range needed {
+		subsets = append(subsets, v1.Subset{Name: name, Labels: labels, Added: !d.ruleHolds(name)})
+	}
+	slices.SortFunc(subsets, func(a, b v1.Subset) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	d.status.Subsets = subsets
+}
+
+func (d *draft) ruleHolds(subset string) bool {
+	return slices.ContainsFunc(d.in.Mesh.Subsets, func(s v1.Subset) bool { return s.Name == subset })
+}
+
+// neededVersions are those whose subsets the rule holds, so that a way back never waits for one.
+func (d *draft) neededVersions() []string {
+	versions := []string{d.status.Stable}
+	for _, v := range d.rollout.Spec.Versions {
+		versions = append(versions, v.Name)
+	}
+	for _, v := range []string{d.status.Canary, d.status.Previous} {
+		if v != "" {
+			versions = append(versions, v)
+		}
+	}
+	return versions
+}
+
+// trim keeps the status within its size: old runs go first, then the steps' records of older runs.
+func (d *draft) trim() {
+	h := d.status.History
+	d.status.History = h[:min(len(h), historyLimit)]
+	for len(d.status.History) > 1 && len(canonicalJSON(d.status)) > statusLimit {
+		d.status.History = d.status.History[:len(d.status.History)-1]
+	}
+	if len(d.status.History) == 1 && len(canonicalJSON(d.status)) > statusLimit {
+		d.status.History = nil
+	}
+}
+
+// setUnreleased keeps the condition only while it is true.
+func (d *draft) setUnreleased(on bool) {
+	if !on {
+		meta.RemoveStatusCondition(&d.status.Conditions, v1.ConditionUnreleased)
+		return
+	}
+	meta.SetStatusCondition(&d.status.Conditions, metav1.Condition{
+		Type: v1.ConditionUnreleased, Status: metav1.ConditionTrue, Reason: v1.ReasonWorkloadChanged,
+		Message:            fmt.Sprintf("the pod template of %s changed without a change of spec.version: it was not gated", d.status.Stable),
+		ObservedGeneration: d.rollout.Generation, LastTransitionTime: metav1.Time{Time: d.in.Now.UTC().Truncate(time.Second)},
+	})
+}

@@ -1,0 +1,228 @@
+package pipeline
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// The defaults of rollbackWindow and progressDeadline.
+const (
+	defaultReturnRevisions = 3
+	defaultReturnWithin    = 168 * time.Hour
+	defaultDeadline        = 30 * time.Minute
+)
+
+// idle decides while no run is in flight: healthy, rejected, or the start of a run.
+func (d *draft) idle() {
+	d.dropFaultCarrier()
+	version := d.rollout.Spec.Version
+	d.noteRelease()
+	if version == d.status.Stable {
+		d.status.Rejected = nil
+	}
+	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.subsetInUse(d.status.Stable)); {
+	case p != nil:
+		d.stall(*p)
+	case version == d.status.Stable:
+		d.serve()
+	case d.rejected():
+		r := d.status.Rejected
+		d.setPhase(v1.PhaseRolledBack, r.Reason, r.Message)
+	case d.proven(version):
+		d.returnAtOnce(version) // neither suspension nor a window holds up a way back
+	case d.rollout.Spec.Suspend:
+		d.wait(v1.ReasonSuspended, "spec.suspend is set: %s stays on %s until it is cleared", d.rollout.Spec.Host, d.status.Stable)
+	default:
+		d.leave()
+	}
+}
+
+// serve is the state in which spec.version serves all traffic.
+func (d *draft) serve() {
+	seen := d.in.Versions[d.status.Stable]
+	switch {
+	case !seen.Found:
+		d.stall(d.notFound(d.status.Stable))
+	case seen.Ready == 0:
+		d.setPhase(v1.PhaseProgressing, v1.ReasonAvailability, fmt.Sprintf("%s has no ready replica yet", d.status.Stable))
+	default:
+		d.setPhase(v1.PhaseHealthy, v1.ReasonServing, fmt.Sprintf("%s serves 100%% of %s", d.status.Stable, d.rollout.Spec.Host))
+	}
+}
+
+func (d *draft) notFound(version string) Problem {
+	labels := d.in.Versions[version].Labels
+	return Problem{v1.ReasonVersionNotFound, fmt.Sprintf(
+		"no workload and no endpoint of %s has the labels of version %s (%s): deploy it or correct spec.version; the run starts by itself when it appears",
+		d.rollout.Spec.Host, version, formatLabels(labels))}
+}
+
+// rejected tells whether the asked-for version may not be tried: the rejection stands until version or revision changes.
+func (d *draft) rejected() bool {
+	r := d.status.Rejected
+	if r == nil {
+		return false
+	}
+	seen := d.in.Versions[r.Version]
+	if r.Version != d.rollout.Spec.Version || (seen.Found && seen.Revision != "" && seen.Revision != r.Revision) {
+		d.status.Rejected = nil
+		return false
+	}
+	return true
+}
+
+// leave starts a run from stable to the asked-for version as soon as nothing forbids it.
+func (d *draft) leave() {
+	version := d.rollout.Spec.Version
+	seen := d.in.Versions[version]
+	switch p := firstProblem(d.in.Mesh.SurveyProblem, d.overlap(version), d.planProblem()); {
+	case p != nil:
+		d.stall(*p)
+	case !seen.Found:
+		d.stall(d.notFound(version))
+	case d.in.Written == nil && d.status.Phase == v1.PhaseProgressing:
+		d.setPhase(v1.PhaseProgressing, d.status.Reason, d.status.Message)
+	case d.in.Written == nil:
+		// A run starts from a mesh that is as status says.
+		d.setPhase(v1.PhaseProgressing, v1.ReasonStarting, fmt.Sprintf("%s is asked for, the mesh is being brought to %s", version, d.status.Stable))
+	default:
+		d.startRun(version)
+	}
+}
+
+func (d *draft) overlap(version string) *Problem {
+	for _, v := range []string{version, d.status.Stable} {
+		if other := d.in.Versions[v].Overlaps; other != "" {
+			return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
+				"versions %s and %s select the same pods: give them labels of their own in spec.versions", v, other)}
+		}
+	}
+	if a, b := d.in.Versions[version], d.status.Traffic.Stable; a.Subset == b.Subset {
+		return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
+			"versions %s and %s share subset %s: give them subsets of their own in spec.versions", version, d.status.Stable, b.Subset)}
+	}
+	return nil
+}
+
+// planProblem is a fault step that can not stand: its host is not ours to write.
+func (d *draft) planProblem() *Problem {
+	for _, step := range d.rollout.Spec.Steps {
+		if step.Fault == nil || faultHost(d.rollout, step.Fault) == "" {
+			continue
+		}
+		if p := d.in.Mesh.Faults[step.Fault.Host].Problem; p != nil {
+			return &Problem{p.Reason, fmt.Sprintf("step %s: %s", step.Name, p.Message)}
+		}
+	}
+	return nil
+}
+
+// subsetInUse: labels of a subset that carries traffic do not change.
+func (d *draft) subsetInUse(version string) *Problem {
+	seen, known := d.in.Versions[version]
+	if !known || d.status.Traffic == nil {
+		return nil
+	}
+	committed := d.status.Traffic.Stable
+	if c := d.status.Traffic.Canary; c != nil && c.Version == version {
+		committed = *c
+	}
+	if committed.Subset == seen.Subset && maps.Equal(committed.Labels, seen.Labels) {
+		return nil
+	}
+	return &Problem{v1.ReasonSubsetInUse, fmt.Sprintf(
+		"version %s serves as subset %s with labels %s and can not become subset %s with %s: undo the edit, or describe the new labels as a version of another name",
+		version, committed.Subset, formatLabels(committed.Labels), seen.Subset, formatLabels(seen.Labels))}
+}
+
+// noteRelease keeps the Unreleased condition: stable's pod template changed without a change of version.
+func (d *draft) noteRelease() {
+	seen := d.in.Versions[d.status.Stable]
+	if seen.Revision == "" {
+		return
+	}
+	if d.status.StableRevision == "" {
+		d.status.StableRevision = seen.Revision
+		for i := range d.status.Proven {
+			if p := &d.status.Proven[i]; p.Version == d.status.Stable && p.Revision == "" {
+				p.Revision = seen.Revision
+			}
+		}
+	}
+	d.setUnreleased(seen.Revision != d.status.StableRevision)
+}
+
+// proven tells whether the version may be returned to at once: the proof is of this revision, recent, and it is available.
+func (d *draft) proven(version string) bool {
+	seen := d.in.Versions[version]
+	if !seen.Available {
+		return false
+	}
+	revisions, within := int32(defaultReturnRevisions), defaultReturnWithin
+	if w := d.rollout.Spec.RollbackWindow; w != nil {
+		revisions, within = valueOr(w.Revisions, revisions), durationOr(w.Within, within)
+	}
+	reachable := slices.DeleteFunc(slices.Clone(d.status.Proven), func(p v1.Proof) bool { return p.Version == d.status.Stable })
+	reachable = reachable[:min(len(reachable), int(revisions))]
+	return slices.ContainsFunc(reachable, func(p v1.Proof) bool {
+		return p.Version == version && p.Revision == seen.Revision && d.in.Now.Sub(p.At.Time) <= within
+	})
+}
+
+// withdrawProof forgets that a version was proven; at most ten proofs are kept.
+func withdrawProof(proofs []v1.Proof, version string) []v1.Proof {
+	return slices.DeleteFunc(slices.Clone(proofs), func(p v1.Proof) bool { return p.Version == version })
+}
+
+// returnAtOnce moves all traffic to a proven version, without steps. Leaving a version this way withdraws its proof.
+func (d *draft) returnAtOnce(version string) {
+	left := d.status.Stable
+	d.status.Proven = withdrawProof(d.status.Proven, left)
+	d.status.Stable, d.status.Previous = version, left
+	d.status.StableRevision = d.in.Versions[version].Revision
+	d.status.Traffic = &v1.Traffic{Stable: d.target(version)}
+	d.status.Rejected = nil
+	d.rollback = true
+	d.setUnreleased(false)
+	d.status.History = slices.Insert(d.status.History, 0, v1.RunRecord{
+		Number: d.nextNumber(), From: left, To: version, Verdict: v1.ReasonReturned,
+		Revision: d.status.StableRevision, StartedAt: d.now(), FinishedAt: d.now(),
+	})
+	d.event(false, v1.ReasonReturned, "%s was proven before: returned from %s at once, 100%% on %s", version, left, version)
+	d.serve()
+}
+
+// startRun fixes what the run's evidence is about and which objects it drives.
+func (d *draft) startRun(version string) {
+	if p := d.manage(); p != nil {
+		d.stall(*p)
+		return
+	}
+	seen := d.in.Versions[version]
+	d.status.Rejected = nil
+	d.status.Canary = version
+	d.status.Run = &v1.Run{
+		Number: d.nextNumber(), From: d.status.Stable, To: version,
+		Revision: seen.Revision, StableRevision: d.in.Versions[d.status.Stable].Revision, StartedAt: d.now(),
+		Plan: []string{hash(d.target(version))},
+	}
+	d.event(false, "RunStarted", "run %d: %s → %s, %d steps", d.status.Run.Number, d.status.Stable, version, len(resolvePlan(d.rollout)))
+	d.awaitCanary()
+}
+
+// nextNumber counts a run.
+func (d *draft) nextNumber() int64 {
+	d.status.Runs++
+	return d.status.Runs
+}
+
+// dropFaultCarrier forgets the VirtualService that carried a fault, once the mesh is known to be without it.
+func (d *draft) dropFaultCarrier() {
+	if d.in.Written != nil && d.status.Traffic != nil && d.status.Traffic.Fault == nil {
+		d.status.FaultVirtualService = nil
+	}
+}

@@ -1,0 +1,185 @@
+package pipeline
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// Next decides what follows from an input. The same input gives the same decision.
+func Next(in Input) Decision {
+	d := newDraft(in)
+	switch {
+	case in.Rollout.Annotations[v1.ReconcileAnnotation] == v1.ReconcileDisabled:
+		d.setPhase(v1.PhaseDetached, v1.ReasonDetached,
+			fmt.Sprintf("annotation %s is %q: the mesh is not written until it is removed", v1.ReconcileAnnotation, v1.ReconcileDisabled))
+	case d.status.Stable == "":
+		d.discover()
+	case d.status.Run == nil:
+		d.idle()
+	default:
+		d.inFlight()
+	}
+	return d.finish()
+}
+
+// discover finds the version that serves, once, before any write to the mesh.
+func (d *draft) discover() {
+	if p := firstProblem(d.in.HostProblem, d.in.Mesh.SurveyProblem); p != nil {
+		d.stall(*p)
+		return
+	}
+	stable, problem := d.discoverStable()
+	if problem != nil {
+		d.stall(*problem)
+		return
+	}
+	d.status.Stable = stable
+	d.status.StableRevision = d.in.Versions[stable].Revision
+	d.status.Traffic = &v1.Traffic{Stable: d.target(stable)}
+	d.status.Proven = []v1.Proof{{Version: stable, Revision: d.status.StableRevision, At: d.now()}}
+	if p := d.manage(); p != nil {
+		d.status = newDraft(d.in).status
+		d.stall(*p)
+		return
+	}
+	d.event(false, "StableDiscovered", "%s serves %s", stable, d.rollout.Spec.Host)
+	d.idle()
+}
+
+// discoverStable applies the rules of discovery in order: routes, initialVersion, endpoints.
+func (d *draft) discoverStable() (string, *Problem) {
+	subset, named := d.routedSubset()
+	if version := d.versionOfSubset(subset); named && version != "" {
+		return version, nil
+	}
+	spec := d.rollout.Spec
+	saw := "no route names a subset"
+	if named {
+		saw = fmt.Sprintf("routes name subset %q, which the DestinationRule does not map to a version", subset)
+	} else if d.in.Mesh.SplitRoutes {
+		saw = "routes split between versions"
+	}
+	if v := spec.InitialVersion; v != "" {
+		if d.in.Versions[v].Available {
+			return v, nil
+		}
+		return "", &Problem{v1.ReasonInitialVersionUnknown,
+			fmt.Sprintf("spec.initialVersion %s is not available: make it ready or name the version that serves", v)}
+	}
+	switch serving := d.in.Serving; {
+	case named || d.in.Mesh.SplitRoutes:
+	case len(serving) == 1:
+		return serving[0], nil
+	case len(serving) == 0 && len(d.in.Mesh.VirtualServices) == 0:
+		return spec.Version, nil
+	case len(serving) == 0:
+		saw += " and there is no ready endpoint"
+	default:
+		saw += " and ready endpoints are of versions " + strings.Join(serving, ", ")
+	}
+	return "", &Problem{v1.ReasonInitialVersionUnknown,
+		fmt.Sprintf("which version of %s serves today is not clear: %s; set spec.initialVersion", spec.Host, saw)}
+}
+
+// routedSubset is the subset that every route to the host names; false when they differ, split or name none.
+func (d *draft) routedSubset() (string, bool) {
+	subset, first := "", true
+	for _, vs := range d.in.Mesh.VirtualServices {
+		for _, route := range vs.Routes {
+			if !first && route.Subset != subset {
+				return "", false
+			}
+			subset, first = route.Subset, false
+		}
+	}
+	return subset, subset != "" && !d.in.Mesh.SplitRoutes
+}
+
+func (d *draft) versionOfSubset(subset string) string {
+	for _, v := range d.rollout.Spec.Versions {
+		if d.in.Versions[v.Name].Subset == subset {
+			return v.Name
+		}
+	}
+	for _, s := range d.in.Mesh.Subsets {
+		if s.Name == subset {
+			return s.Labels["version"]
+		}
+	}
+	return ""
+}
+
+// manage fixes the managed set: the found routes to the host that send to stable or name no subset, else a VirtualService of our own.
+func (d *draft) manage() *Problem {
+	mesh := d.in.Mesh
+	stable := d.status.Traffic.Stable.Subset
+	var managed []v1.ManagedVirtualService
+	d.status.SkippedRoutes = slices.Clone(mesh.SkippedRoutes)
+	for _, found := range mesh.VirtualServices {
+		if before, ok := managedByName(d.status.VirtualServices, found.Name); ok && before.Created {
+			managed = append(managed, before)
+			continue
+		}
+		vs := v1.ManagedVirtualService{Name: found.Name}
+		for _, route := range found.Routes {
+			if route.Subset != "" && route.Subset != stable {
+				d.status.SkippedRoutes = append(d.status.SkippedRoutes,
+					fmt.Sprintf("%s/%s: pins subset %s", found.Name, route.Key, route.Subset))
+				continue
+			}
+			vs.Routes = append(vs.Routes, route)
+		}
+		if len(vs.Routes) == 0 {
+			return &Problem{v1.ReasonRouteNotFound, fmt.Sprintf(
+				"VirtualService %s has no route to manage: none sends all of %s to %s", found.Name, d.rollout.Spec.Host, d.status.Stable)}
+		}
+		managed = append(managed, vs)
+	}
+	if len(managed) == 0 {
+		managed = []v1.ManagedVirtualService{{Name: d.createdName(), Created: true}}
+	}
+	d.status.VirtualServices = managed
+	d.status.DestinationRule = d.managedRule()
+	return nil
+}
+
+func (d *draft) createdName() string {
+	if vs := d.rollout.Spec.VirtualServices; len(vs) > 0 && vs[0].Name != "" {
+		return vs[0].Name
+	}
+	return d.rollout.Name
+}
+
+func (d *draft) managedRule() *v1.ManagedDestinationRule {
+	if before := d.status.DestinationRule; before != nil {
+		return before
+	}
+	if found := d.in.Mesh.DestinationRule; found != nil {
+		return found
+	}
+	name := d.rollout.Name
+	if dr := d.rollout.Spec.DestinationRule; dr != nil && dr.Name != "" {
+		name = dr.Name
+	}
+	return &v1.ManagedDestinationRule{Name: name, Created: true}
+}
+
+func managedByName(list []v1.ManagedVirtualService, name string) (v1.ManagedVirtualService, bool) {
+	i := slices.IndexFunc(list, func(vs v1.ManagedVirtualService) bool { return vs.Name == name })
+	if i < 0 {
+		return v1.ManagedVirtualService{}, false
+	}
+	return list[i], true
+}
+
+func firstProblem(problems ...*Problem) *Problem {
+	for _, p := range problems {
+		if p != nil {
+			return p
+		}
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+const soakName = "soak"
+
+// stage is a step with everything inherited and defaulted.
+type stage struct {
+	name   string
+	weight int32
+	mirror *v1.MirrorTraffic
+	match  v1.HTTPMatches
+	fault  *v1.FaultInjection
+	probe  *v1.Probe
+	hold   time.Duration
+	gates  []GateWatch
+	soak   bool
+}
+
+// resolvePlan turns the spec into stages: weights inherited, the soak appended when it is asked for or no step reaches 100.
+func resolvePlan(r *v1.Rollout) []stage {
+	steps := slices.Clone(r.Spec.Steps)
+	reaches := slices.ContainsFunc(steps, func(s v1.Step) bool { return s.Weight != nil && *s.Weight == 100 })
+	soak := r.Spec.Soak != nil || !reaches
+	if soak {
+		full := int32(100)
+		last := v1.Step{Name: soakName, Weight: &full}
+		if s := r.Spec.Soak; s != nil {
+			last.Hold, last.Gates = s.Hold, s.Gates
+		}
+		steps = append(steps, last)
+	}
+	stages := make([]stage, 0, len(steps))
+	weight := int32(0)
+	for i := range steps {
+		if steps[i].Weight != nil {
+			weight = *steps[i].Weight
+		}
+		stages = append(stages, resolveStage(r, &steps[i], weight, soak && i == len(steps)-1))
+	}
+	return stages
+}
+
+func resolveStage(r *v1.Rollout, step *v1.Step, weight int32, soak bool) stage {
+	s := stage{
+		name: step.Name, weight: weight, match: step.Match, probe: step.Probe,
+		hold: durationOr(step.Hold, 0), soak: soak,
+	}
+	if step.Mirror != nil {
+		s.mirror = &v1.MirrorTraffic{Percentage: valueOr(step.Mirror.Percentage, 100)}
+	}
+	if f := step.Fault; f != nil {
+		s.fault = &v1.FaultInjection{Host: faultHost(r, f), Match: f.Match, Delay: f.Delay, Abort: f.Abort}
+		if s.fault.Host != "" {
+			s.match = slices.Concat(step.Match, f.Match)
+		}
+	}
+	s.gates = resolveGates(r, step, &s)
+	return s
+}
+
+// faultHost is empty for the Rollout's own host, however it is spelled.
+func faultHost(r *v1.Rollout, f *v1.Fault) string {
+	if f.Host == "" || v1.HostKey(f.Host, r.Namespace) == v1.HostKey(r.Spec.Host, r.Namespace) {
+		return ""
+	}
+	return f.Host
+}
+
+// traffic is what the mesh must be while the stage lasts.
+func (s *stage) traffic(stable, canary v1.Target) *v1.Traffic {
+	return &v1.Traffic{Stable: stable, Canary: &canary, Weight: s.weight, Mirror: s.mirror, Match: s.match, Fault: s.fault}
+}
+
+// timed tells whether the stage's clock matters, so that its start must be committed.
+func (s *stage) timed() bool {
+	return s.hold > 0 || s.probe != nil || slices.ContainsFunc(s.gates, func(g GateWatch) bool { return g.Window > 0 || g.Samples > 1 })
+}
+
+// mode says in words what the traffic holds besides its weight.
+func mode(t *v1.Traffic) string {
+	var words []string
+	if t == nil {
+		return ""
+	}
+	if t.Mirror != nil {
+		words = append(words, fmt.Sprintf("mirror %d", t.Mirror.Percentage))
+	}
+	if t.Fault != nil {
+		words = append(words, "fault")
+	}
+	if len(t.Match) > 0 {
+		words = append(words, "match")
+	}
+	return strings.Join(words, ", ")
+}
+
+// planHashes are the hash of what all steps share, the canary as the mesh names it, and then of each stage's resolved traffic.
+func planHashes(canary v1.Target, stages []stage) []string {
+	hashes := []string{hash(canary)}
+	for i := range stages {
+		s := &stages[i]
+		hashes = append(hashes, hash(map[string]any{"weight": s.weight, "mirror": s.mirror, "match": s.match, "fault": s.fault}))
+	}
+	return hashes
+}
+
+// hash of a value's canonical JSON, eight hex digits. Istio's messages marshal with varying white space, hence the second pass.
+func hash(value any) string {
+	sum := sha256.Sum256(canonicalJSON(value))
+	return hex.EncodeToString(sum[:4])
+}
+
+func canonicalJSON(value any) []byte {
+	first, err := json.Marshal(value)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	var tree any
+	if err := json.Unmarshal(first, &tree); err != nil {
+		return first
+	}
+	canonical, err := json.Marshal(tree)
+	if err != nil {
+		return first
+	}
+	return canonical
+}
+
+func valueOr[T any](p *T, fallback T) T {
+	if p == nil {
+		return fallback
+	}
+	return *p
+}
+
+func durationOr(d *metav1.Duration, fallback time.Duration) time.Duration {
+	if d == nil {
+		return fallback
+	}
+	return d.Duration
+}
