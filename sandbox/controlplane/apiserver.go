@@ -55,6 +55,7 @@ func (c *ControlPlane) startAPIServer(ctx context.Context) (err error) {
 		Name:         "kube-apiserver",
 		Path:         c.binaries.APIServer(),
 		Args:         c.apiServerArgs(key, tokens),
+		Env:          []string{"GOGC=200"}, // starts faster for 100 MB more
 		LogDir:       c.path(logsDir),
 		Ready:        process.HTTPReady(c.apiServerURL() + "/readyz"),
 		ReadyTimeout: time.Minute,

@@ -138,29 +138,18 @@ func (c *ControlPlane) Stop() {
 		if c.Git != nil {
 			c.Git.Stop()
 		}
-		// In order of dependence, so that the logs end without complaints.
-		stopAll(c.discovery, c.prometheus)
-		stopAll(c.apiServer)
-		stopAll(c.etcd)
+		// In order of dependence, so that the logs end without complaints. Killing
+		// saves the seconds that servers take to save what nobody will read.
+		for _, p := range []*process.Process{c.discovery, c.prometheus, c.apiServer, c.etcd} {
+			if p != nil {
+				p.Kill()
+			}
+		}
 		c.lock.Release()
 		if c.temporary {
 			_ = os.RemoveAll(c.DataDir) // at worst the system's cleaner does it
 		}
 	})
-}
-
-func stopAll(processes ...*process.Process) {
-	var wg sync.WaitGroup
-	for _, p := range processes {
-		if p != nil {
-			wg.Go(func() {
-				if err := p.Stop(); err != nil {
-					p.Kill()
-				}
-			})
-		}
-	}
-	wg.Wait()
 }
 
 // Crashed delivers an error, with the end of its log, for each server that ends

@@ -161,18 +161,21 @@ func (c *Client) awaitEstablished(ctx context.Context, name string) error {
 		if err != nil {
 			return false, err
 		}
-		conditions, _, err := unstructured.NestedSlice(crd.Object, "status", "conditions")
-		if err != nil {
-			return false, err
-		}
-		for _, condition := range conditions {
-			fields, _ := condition.(map[string]any)
-			if fields["type"] == "Established" && fields["status"] == "True" {
-				return true, nil
-			}
-		}
-		return false, nil
+		return established(crd), nil
 	})
+}
+
+// established reads the condition of a CRD; at first its conditions are null.
+func established(crd *unstructured.Unstructured) bool {
+	found, _, _ := unstructured.NestedFieldNoCopy(crd.Object, "status", "conditions")
+	conditions, _ := found.([]any)
+	for _, condition := range conditions {
+		fields, _ := condition.(map[string]any)
+		if fields["type"] == "Established" && fields["status"] == "True" {
+			return true
+		}
+	}
+	return false
 }
 
 // Decode splits a YAML or JSON stream into objects; empty documents are skipped.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -44,12 +45,11 @@ type Spec struct {
 }
 
 // Process is a child that can be stopped and started again. Its methods may be
-// called from several goroutines.
+// called from several goroutines; Stop and Kill cut a waiting Start short.
 type Process struct {
-	spec Spec
-
-	mu  sync.Mutex // serialises Start, Stop and Kill
-	run *run
+	spec     Spec
+	starting sync.Mutex
+	run      atomic.Pointer[run] // the present or last life, never nil once started
 }
 
 // run is one life of the child.
@@ -57,9 +57,7 @@ type run struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed after err is set
 	err    error
-
-	mu     sync.Mutex
-	wanted bool // Stop or Kill asked for the exit
+	wanted atomic.Bool // Stop or Kill asked for the exit
 }
 
 // Start runs the child and waits until it is ready. When it exits early or is
@@ -76,16 +74,16 @@ func Start(ctx context.Context, spec Spec) (*Process, error) {
 // Start runs the child again after Stop, Kill or an exit of its own, with the
 // same arguments and log. It is an error when the child still runs.
 func (p *Process) Start(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.running() {
-		return fmt.Errorf("start %s: it already runs as process %d", p.spec.Name, p.run.cmd.Process.Pid)
+	p.starting.Lock()
+	defer p.starting.Unlock()
+	if r := p.run.Load(); r.alive() {
+		return fmt.Errorf("start %s: it already runs as process %d", p.spec.Name, r.cmd.Process.Pid)
 	}
 	r, err := p.spawn()
 	if err != nil {
 		return err
 	}
-	p.run = r
+	p.run.Store(r)
 	if err := p.awaitReady(ctx, r); err != nil {
 		r.kill()
 		return fmt.Errorf("start %s: %w%s", p.spec.Name, err, quoteLog(p.LogPath()))
@@ -104,18 +102,15 @@ func (p *Process) Restart(ctx context.Context) error {
 // Stop asks the child to end with SIGTERM and kills it after StopGrace. It
 // returns when the child is gone; a child that does not run is no error.
 func (p *Process) Stop() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.running() {
+	r := p.run.Load()
+	if !r.alive() {
 		return nil
 	}
-	r := p.run
-	r.want()
+	r.wanted.Store(true)
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", p.spec.Name, err)
 	}
-	grace := orDefault(p.spec.StopGrace, defaultStopGrace)
-	timer := time.NewTimer(grace)
+	timer := time.NewTimer(orDefault(p.spec.StopGrace, defaultStopGrace))
 	defer timer.Stop()
 	select {
 	case <-r.exited:
@@ -128,70 +123,41 @@ func (p *Process) Stop() error {
 // Kill ends the child and everything in its process group with SIGKILL and
 // returns when it is gone.
 func (p *Process) Kill() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.running() {
-		p.run.kill()
+	if r := p.run.Load(); r.alive() {
+		r.kill()
 	}
 }
 
 // Signal sends sig to the child, for instance SIGSTOP and SIGCONT.
 func (p *Process) Signal(sig os.Signal) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.running() {
-		return fmt.Errorf("signal %s: it does not run", p.spec.Name)
+	if err := p.run.Load().cmd.Process.Signal(sig); err != nil {
+		return fmt.Errorf("signal %s: %w", p.spec.Name, err)
 	}
-	return p.run.cmd.Process.Signal(sig)
+	return nil
 }
 
 // Running reports whether the child is alive.
-func (p *Process) Running() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.running()
-}
+func (p *Process) Running() bool { return p.run.Load().alive() }
 
 // Exited is closed when the present life of the child has ended.
-func (p *Process) Exited() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.run.exited
-}
+func (p *Process) Exited() <-chan struct{} { return p.run.Load().exited }
 
 // ExitCode is the exit code of the life that ended last: -1 when a signal ended
 // it or when the child still runs.
 func (p *Process) ExitCode() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.running() {
+	r := p.run.Load()
+	if r.alive() {
 		return -1
 	}
-	return p.run.cmd.ProcessState.ExitCode()
+	return r.cmd.ProcessState.ExitCode()
 }
 
 // PID is the process id of the present or last life.
-func (p *Process) PID() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.run.cmd.Process.Pid
-}
+func (p *Process) PID() int { return p.run.Load().cmd.Process.Pid }
 
 // LogPath is the file that holds the child's standard output and error.
 func (p *Process) LogPath() string {
 	return filepath.Join(p.spec.LogDir, p.spec.Name+".log")
-}
-
-func (p *Process) running() bool {
-	if p.run == nil {
-		return false
-	}
-	select {
-	case <-p.run.exited:
-		return false
-	default:
-		return true
-	}
 }
 
 // spawn starts one life. The log goes straight to the file descriptor, so a
@@ -220,11 +186,8 @@ func (p *Process) reap(r *run) {
 	if r.err == nil {
 		r.err = errors.New("exit status 0")
 	}
-	r.mu.Lock()
-	wanted := r.wanted
-	r.mu.Unlock()
 	close(r.exited)
-	if !wanted && p.spec.OnCrash != nil {
+	if !r.wanted.Load() && p.spec.OnCrash != nil {
 		p.spec.OnCrash(fmt.Errorf("%s ended by itself: %w%s", p.spec.Name, r.err, quoteLog(p.LogPath())))
 	}
 }
@@ -259,15 +222,22 @@ func probe(ctx context.Context, ready Probe) error {
 	return ready(ctx)
 }
 
-func (r *run) want() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.wanted = true
+// alive is false for a nil run, which is a child that was never started.
+func (r *run) alive() bool {
+	if r == nil {
+		return false
+	}
+	select {
+	case <-r.exited:
+		return false
+	default:
+		return true
+	}
 }
 
 // kill takes the whole group, so that no grandchild stays behind.
 func (r *run) kill() {
-	r.want()
+	r.wanted.Store(true)
 	_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL) // gone already is as good
 	<-r.exited
 }
