@@ -6,6 +6,12 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:resource:path=gitsyncs,shortName=gsy,categories=sluice
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`
+// +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.revision`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type GitSync struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -27,35 +33,50 @@ type GitSyncList struct {
 
 // GitSyncSpec is the desired state.
 type GitSyncSpec struct {
-	// URL of the repository: https, or http (with credentials: loopback only). ssh: +sluice:later
+	// URL of the repository: https, or http (with credentials: loopback only).
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('ssh://') && !self.matches('^[^/@:]+@[^/]+:')",message="ssh does not work yet: use an https URL"
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('ssh://') || self.matches('^[^/@:]+@[^/]+:') || (isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '')",message="must be an https or http URL such as https://git.example.com/team/bookinfo.git"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/?#]*@')",message="must not hold credentials: they belong in the Secret that secretRef names"
 	URL string `json:"url"`
 	// Ref to follow; default: the branch main.
 	// +optional
 	Ref *GitRef `json:"ref,omitempty"`
 	// Path inside the repository, default its root. Plain YAML; a kustomization: later, refused when met.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')",message="must be a path inside the repository such as deploy/prod"
 	Path string `json:"path,omitempty"`
 	// Interval between fetches, default 1m, at least 1s.
 	// +optional
+	// +sluice:atLeast="1s"
 	Interval *metav1.Duration `json:"interval,omitempty"`
 	// SecretRef: username and password, bearerToken, ca.crt. identity and known_hosts come with ssh.
 	// +optional
 	SecretRef *LocalReference `json:"secretRef,omitempty"`
 	// ServiceAccountName is impersonated for every write; default: the operator's --default-service-account of the namespace.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object: lower-case letters, digits, '-' and '.'"
 	ServiceAccountName string `json:"serviceAccountName,omitempty"`
-	// Prune deletes what left the repository. true: +sluice:later (absent means no pruning for now)
+	// Prune deletes what left the repository. true does not work yet; absent means no pruning for now.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!self",message="true does not work yet: leave prune out, and nothing is pruned"
 	Prune *bool `json:"prune,omitempty"`
-	// Verify signatures. +sluice:later
+	// Verify signatures.
 	// +optional
+	// +sluice:later
 	Verify *Verify `json:"verify,omitempty"`
-	// Webhook from CI. +sluice:later
+	// Webhook from CI.
 	// +optional
+	// +sluice:later
 	Webhook *Webhook `json:"webhook,omitempty"`
-	// CommitStatus reports back to the forge. +sluice:later
+	// CommitStatus reports back to the forge.
 	// +optional
+	// +sluice:later
 	CommitStatus *CommitStatus `json:"commitStatus,omitempty"`
 	// Suspend stops fetching and applying.
 	// +optional
@@ -63,16 +84,28 @@ type GitSyncSpec struct {
 }
 
 // GitRef names what to follow; exactly one field is set.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.branch), has(self.tag), has(self.semver), has(self.commit)].exists_one(given, given)",message="exactly one of branch, tag, semver and commit is needed"
 type GitRef struct {
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[\\\\s~^:?*\\\\[\\\\\\\\]|[.][.]|@[{]|//|^[-./]|[./]$|[.]lock$')",message="must be the name of a branch such as main or release/1.4"
 	Branch string `json:"branch,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[\\\\s~^:?*\\\\[\\\\\\\\]|[.][.]|@[{]|//|^[-./]|[./]$|[.]lock$')",message="must be the name of a tag such as v1.4.2"
 	Tag string `json:"tag,omitempty"`
-	// Semver range over tags. +sluice:later
+	// Semver range over tags.
 	// +optional
+	// +sluice:later
 	Semver string `json:"semver,omitempty"`
 	// Commit is a full SHA-1.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9a-f]{40}$')",message="must be a full SHA-1 of 40 hexadecimal digits"
 	Commit string `json:"commit,omitempty"`
 }
 

@@ -9,6 +9,19 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:resource:path=rollouts,shortName=slr,categories=sluice
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.reason`
+// +kubebuilder:printcolumn:name="Stable",type=string,JSONPath=`.status.stable`
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.spec.version`
+// +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.step.display`
+// +kubebuilder:printcolumn:name="Weight",type=integer,JSONPath=`.status.traffic.weight`
+// +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.since`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Mode",type=string,priority=1,JSONPath=`.status.mode`
+// +kubebuilder:printcolumn:name="Revision",type=string,priority=1,JSONPath=`.status.revision`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.message`
+// +kubebuilder:printcolumn:name="Age",type=date,priority=1,JSONPath=`.metadata.creationTimestamp`
 type Rollout struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -39,51 +52,88 @@ const (
 )
 
 // RolloutSpec is the desired state.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.version) != has(self.workloadRef)",message="version is needed: the version that should serve all traffic"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.useGates) || s.useGates.all(n, has(self.gates) ? self.gates.exists(g, g.name == n) : n == 'errors'))",message="useGates must name gates of spec.gates (without spec.gates there is one, named errors)"
+// +kubebuilder:validation:XValidation:rule="!has(self.gates) || !has(self.steps) || self.steps.all(s, !has(s.gates) || s.gates.all(g, !self.gates.exists(h, h.name == g.name)))",message="a gate of a step needs another name than the gates of spec.gates"
+// +kubebuilder:validation:XValidation:rule="!has(self.gates) || !has(self.soak) || !has(self.soak.gates) || self.soak.gates.all(g, !self.gates.exists(h, h.name == g.name))",message="a gate of the soak needs another name than the gates of spec.gates"
 type RolloutSpec struct {
 	// Host is a Service (later also a ServiceEntry) host of this namespace, as a short name or FQDN. Immutable.
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be a host, short (reviews) or full (reviews.bookinfo.svc.cluster.local)"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="host is immutable: make another Rollout for another host"
 	Host string `json:"host"`
 	// Port is Istio's PortSelector; needed only when the Service has several ports.
 	// +optional
 	Port *istio.PortSelector `json:"port,omitempty"`
-	// Protocol of the managed routes: HTTP (also gRPC). Immutable. TCP and TLS: +sluice:later
+	// Protocol of the managed routes: HTTP (also gRPC). TCP and TLS do not work yet.
 	// +optional
+	// +kubebuilder:validation:Enum=HTTP;TCP;TLS
+	// +kubebuilder:validation:XValidation:rule="self == 'HTTP'",message="TCP and TLS do not work yet: HTTP is the only protocol so far"
 	Protocol Protocol `json:"protocol,omitempty"`
 	// Version that should serve all traffic: the one line that CI bumps.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be a version's name such as v3 or 1.4.2: letters, digits, '-', '_' and '.'"
 	Version string `json:"version,omitempty"`
-	// WorkloadRef instead of version, for one Deployment that is updated in place. +sluice:later
+	// WorkloadRef instead of version, for one Deployment that is updated in place.
 	// +optional
+	// +sluice:later
 	WorkloadRef *WorkloadVersion `json:"workloadRef,omitempty"`
 	// InitialVersion serves today; needed only when that can not be seen from routes and endpoints.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be a version's name such as v3 or 1.4.2: letters, digits, '-', '_' and '.'"
 	InitialVersion string `json:"initialVersion,omitempty"`
 	// Versions that need more than the default labels {version: NAME}.
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:XValidation:rule="self.all(v, !has(v.subset) || self.exists_one(w, has(w.subset) && w.subset == v.subset))",message="each version needs a subset of its own"
 	Versions []Version `json:"versions,omitempty"`
-	// VirtualServices to manage; default: the one of the namespace that routes to host, created when there is none. More than one: +sluice:later
+	// VirtualServices to manage; default: the one of the namespace that routes to host, created when there is none. More than one does not work yet.
 	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 1",message="more than one of virtualServices does not work yet: name one"
 	VirtualServices []VirtualService `json:"virtualServices,omitempty"`
 	// DestinationRule that holds the subsets; default: the namespace's one for the host.
 	// +optional
 	DestinationRule *DestinationRule `json:"destinationRule,omitempty"`
 	// Steps from the stable version to the new one, in order.
 	// +optional
+	// +kubebuilder:validation:MaxItems=50
+	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule="self.all(s, self.exists_one(t, t.name == s.name))",message="each step needs a name of its own"
+	// +kubebuilder:validation:XValidation:rule="self.filter(s, has(s.weight)).map(s, s.weight).isSorted()",message="weight must not fall from one step to the next"
 	Steps []Step `json:"steps,omitempty"`
 	// GateDefaults fill in what a gate leaves out.
 	// +optional
 	GateDefaults *GateDefaults `json:"gateDefaults,omitempty"`
 	// Gates are judged in every step that exposes the canary. Absent: errorRate max 1% for HTTP; an empty list: none.
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=map
+	// +listMapKey=name
 	Gates []Gate `json:"gates,omitzero"`
-	// Breaker trips. +sluice:later
+	// Breaker trips.
 	// +optional
+	// +sluice:later
 	Breaker *Breaker `json:"breaker,omitempty"`
-	// Schedule of change windows and freezes. +sluice:later
+	// Schedule of change windows and freezes.
 	// +optional
+	// +sluice:later
 	Schedule *Schedule `json:"schedule,omitempty"`
-	// DependsOn names Rollouts that must be Ready before a run starts. +sluice:later
+	// DependsOn names Rollouts that must be Ready before a run starts.
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
 	DependsOn []LocalReference `json:"dependsOn,omitempty"`
 	// ProgressDeadline bounds how long a run waits for a canary to become available and a step for evidence.
 	// +optional
@@ -94,17 +144,23 @@ type RolloutSpec struct {
 	// RollbackWindow bounds which proven versions may be returned to at once.
 	// +optional
 	RollbackWindow *RollbackWindow `json:"rollbackWindow,omitempty"`
-	// KeepPrevious is how long the version before stays protected from pruning after a run. +sluice:later
+	// KeepPrevious is how long the version before stays protected from pruning after a run.
 	// +optional
+	// +sluice:later
 	KeepPrevious *metav1.Duration `json:"keepPrevious,omitempty"`
-	// Commands from CI. +sluice:later
+	// Commands from CI.
 	// +optional
+	// +sluice:later
 	Commands *Commands `json:"commands,omitempty"`
-	// Previews are standing header routes, outside runs. +sluice:later
+	// Previews are standing header routes, outside runs.
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
 	Previews []Preview `json:"previews,omitempty"`
-	// Sticky keeps a user who got the canary on it. +sluice:later
+	// Sticky keeps a user who got the canary on it.
 	// +optional
+	// +sluice:later
 	Sticky *Sticky `json:"sticky,omitempty"`
 	// Suspend: no start and no advance; reverts and failing gates still act.
 	// +optional
@@ -115,21 +171,32 @@ type RolloutSpec struct {
 type Version struct {
 	// Name of the version, as in spec.version.
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be a version's name such as v3 or 1.4.2: letters, digits, '-', '_' and '.'"
 	Name string `json:"name"`
 	// Subset of the DestinationRule; default: the name if it is a DNS-1123 label, else sanitised plus six hex digits of a hash.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be a name of lower-case letters, digits and '-'"
 	Subset string `json:"subset,omitempty"`
 	// Labels of the pods or WorkloadEntries; default: those of the found subset of that name, else {version: NAME}.
 	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=20
+	// +kubebuilder:validation:XValidation:rule="self.all(key, size(key) <= 317 && size(self[key]) <= 63)",message="a label has a key of at most 317 and a value of at most 63 characters"
 	Labels map[string]string `json:"labels,omitempty"`
-	// Destination is a host of its own for this version, instead of labels. +sluice:later
+	// Destination is a host of its own for this version, instead of labels.
 	// +optional
+	// +sluice:later
 	Destination *Destination `json:"destination,omitempty"`
 	// Workload that runs this version; default: discovered by labels.
 	// +optional
 	Workload *WorkloadReference `json:"workload,omitempty"`
-	// TrafficPolicy of this version's subset (Istio's TrafficPolicy). +sluice:later
+	// TrafficPolicy of this version's subset (Istio's TrafficPolicy).
 	// +optional
+	// +sluice:later
 	TrafficPolicy *istio.TrafficPolicy `json:"trafficPolicy,omitempty"`
 }
 
@@ -145,8 +212,12 @@ type Destination struct {
 type WorkloadReference struct {
 	// Kind of the workload: Deployment (default), StatefulSet or DaemonSet.
 	// +optional
+	// +kubebuilder:validation:Enum=Deployment;StatefulSet;DaemonSet
 	Kind string `json:"kind,omitempty"`
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name"`
 }
 
@@ -164,27 +235,44 @@ type WorkloadVersion struct {
 // VirtualService names a VirtualService to manage or describes one to create.
 type VirtualService struct {
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name,omitempty"`
-	// Routes to manage. +sluice:later
+	// Routes to manage.
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
 	Routes []RouteSelector `json:"routes,omitempty"`
-	// Gateways of a created VirtualService; default: [mesh]. +sluice:later
+	// Gateways of a created VirtualService; default: [mesh].
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
 	Gateways []string `json:"gateways,omitempty"`
-	// Hosts of a created VirtualService; default: [spec.host]. +sluice:later
+	// Hosts of a created VirtualService; default: [spec.host].
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
 	Hosts []string `json:"hosts,omitempty"`
-	// ExportTo of a created VirtualService. +sluice:later
+	// ExportTo of a created VirtualService.
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
 	ExportTo []string `json:"exportTo,omitempty"`
-	// HTTP route templates without `route`. +sluice:later
+	// HTTP route templates without `route`.
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
 	HTTP []HTTPRouteTemplate `json:"http,omitempty"`
-	// TCP route templates. +sluice:later
+	// TCP route templates.
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
 	TCP []TCPRouteTemplate `json:"tcp,omitempty"`
-	// TLS route templates. +sluice:later
+	// TLS route templates.
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MaxItems=20
 	TLS []TLSRouteTemplate `json:"tls,omitempty"`
 }
 
@@ -193,6 +281,7 @@ type RouteSelector struct {
 	// +optional
 	Name string `json:"name,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
 	Match HTTPMatches `json:"match,omitempty"`
 	// +optional
 	Port int32 `json:"port,omitempty"`
@@ -201,6 +290,7 @@ type RouteSelector struct {
 // HTTPRouteTemplate is Istio's HTTPRoute without its destinations.
 type HTTPRouteTemplate struct {
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
 	Match HTTPMatches `json:"match,omitempty"`
 	// +optional
 	Rewrite *istio.HTTPRewrite `json:"rewrite,omitempty"`
@@ -217,21 +307,27 @@ type HTTPRouteTemplate struct {
 // TCPRouteTemplate is Istio's TCPRoute without its destinations.
 type TCPRouteTemplate struct {
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
 	Match L4Matches `json:"match,omitempty"`
 }
 
 // TLSRouteTemplate is Istio's TLSRoute without its destinations.
 type TLSRouteTemplate struct {
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
 	Match TLSMatches `json:"match,omitempty"`
 }
 
 // DestinationRule names the DestinationRule and the policies that the Rollout gives.
 type DestinationRule struct {
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name,omitempty"`
-	// TrafficPolicy of the host; only the top-level blocks given here are replaced. +sluice:later
+	// TrafficPolicy of the host; only the top-level blocks given here are replaced.
 	// +optional
+	// +sluice:later
 	TrafficPolicy *istio.TrafficPolicy `json:"trafficPolicy,omitempty"`
 }
 
@@ -239,9 +335,11 @@ type DestinationRule struct {
 type ProgressDeadline struct {
 	// Duration, default 30m.
 	// +optional
+	// +sluice:atLeast="1s"
 	Duration *metav1.Duration `json:"duration,omitempty"`
 	// OnNoEvidence: Hold (default: wait and alert) or Rollback.
 	// +optional
+	// +kubebuilder:validation:Enum=Hold;Rollback
 	OnNoEvidence NoEvidenceAction `json:"onNoEvidence,omitempty"`
 }
 
@@ -261,6 +359,9 @@ type Soak struct {
 	Hold *metav1.Duration `json:"hold,omitempty"`
 	// Gates of the soak, besides the spec's.
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=map
+	// +listMapKey=name
 	Gates []Gate `json:"gates,omitempty"`
 }
 
@@ -268,6 +369,8 @@ type Soak struct {
 type RollbackWindow struct {
 	// Revisions is how many proven versions back a return may reach, default 3.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
 	Revisions *int32 `json:"revisions,omitempty"`
 	// Within is the greatest age of the proof, default 168h.
 	// +optional
@@ -277,6 +380,7 @@ type RollbackWindow struct {
 // Breaker trips roll back outside the step cadence.
 type Breaker struct {
 	// +optional
+	// +kubebuilder:validation:MaxItems=3
 	Signals []BreakerSignal `json:"signals,omitzero"`
 	// Scope: Canary (default) or Host.
 	// +optional
@@ -298,8 +402,10 @@ type Schedule struct {
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
 	Windows []Window `json:"windows,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
 	Freezes []ScheduleFreeze `json:"freezes,omitempty"`
 	// WhenClosed: Hold (default), Finish or Return.
 	// +optional
@@ -331,6 +437,9 @@ type ScheduleFreeze struct {
 // LocalReference names an object of the same namespace.
 type LocalReference struct {
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name"`
 }
 
@@ -345,6 +454,8 @@ type Preview struct {
 	// +required
 	Version string `json:"version"`
 	// +required
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=20
 	Match HTTPMatches `json:"match"`
 }
 

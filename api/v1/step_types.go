@@ -9,15 +9,24 @@ import (
 // Step is one stage of a run. Weight is inherited from the step before; everything else holds for its own step only.
 type Step struct {
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be a name of lower-case letters, digits and '-'"
 	Name string `json:"name"`
 	// Weight is the canary's share in percent, 0 to 100, never falling.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
 	Weight *int32 `json:"weight,omitempty"`
 	// Mirror copies requests to the canary; users never see its answers.
 	// +optional
 	Mirror *Mirror `json:"mirror,omitempty"`
 	// Match sends the matched requests to the canary, all others by weight.
 	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
+	// +sluice:conditions
 	Match HTTPMatches `json:"match,omitempty"`
 	// Fault injects a fault for the matched requests.
 	// +optional
@@ -25,20 +34,29 @@ type Step struct {
 	// Probe is a request that the operator sends throughout the step.
 	// +optional
 	Probe *Probe `json:"probe,omitempty"`
-	// Job that must succeed. +sluice:later
+	// Job that must succeed.
 	// +optional
+	// +sluice:later
 	Job *JobTest `json:"job,omitempty"`
-	// Call that must answer 2xx. +sluice:later
+	// Call that must answer 2xx.
 	// +optional
+	// +sluice:later
 	Call *CallTest `json:"call,omitempty"`
-	// Approval by a person. +sluice:later
+	// Approval by a person.
 	// +optional
+	// +sluice:later
 	Approval *Approval `json:"approval,omitempty"`
 	// Gates of this step, besides the spec's.
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=map
+	// +listMapKey=name
 	Gates []Gate `json:"gates,omitempty"`
 	// UseGates narrows the spec's gates to these names; an empty list: none of them.
 	// +optional
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=set
+	// +kubebuilder:validation:items:MaxLength=63
 	UseGates []string `json:"useGates,omitzero"`
 	// Hold is the least time that the step lasts once its traffic is applied, default 0.
 	// +optional
@@ -49,12 +67,18 @@ type Step struct {
 type Mirror struct {
 	// Percentage of requests, an integer from 1 to 100, default 100.
 	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
 	Percentage *int32 `json:"percentage,omitempty"`
-	// Host to mirror elsewhere. +sluice:later
+	// Host to mirror elsewhere.
 	// +optional
+	// +sluice:later
 	Host string `json:"host,omitempty"`
-	// Match narrows what is mirrored, say to GET. +sluice:later
+	// Match narrows what is mirrored, say to GET.
 	// +optional
+	// +sluice:later
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=20
 	Match HTTPMatches `json:"match,omitempty"`
 }
 
@@ -68,24 +92,43 @@ const (
 )
 
 // Fault is a fault-injection test.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.match)",message="a fault needs match: the requests that get it"
+// +kubebuilder:validation:XValidation:rule="has(self.delay) || has(self.abort)",message="a fault needs delay or abort"
 type Fault struct {
 	// Host whose route gets the fault; default: the Rollout's own host.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be a host, short (reviews) or full (reviews.bookinfo.svc.cluster.local)"
 	Host string `json:"host,omitempty"`
-	// Scope: Matched (default) or Everyone. Everyone: +sluice:later
+	// Scope: Matched (default) or Everyone, which does not work yet.
 	// +optional
+	// +kubebuilder:validation:Enum=Matched;Everyone
+	// +kubebuilder:validation:XValidation:rule="self == 'Matched'",message="Everyone does not work yet: Matched is the only scope so far"
 	Scope string `json:"scope,omitempty"`
-	// Traffic: Canary (default: the matched users get the canary) or Unchanged. Unchanged: +sluice:later
+	// Traffic: Canary (default: the matched users get the canary) or Unchanged, which does not work yet.
 	// +optional
+	// +kubebuilder:validation:Enum=Canary;Unchanged
+	// +kubebuilder:validation:XValidation:rule="self == 'Canary'",message="Unchanged does not work yet: Canary is the only traffic so far"
 	Traffic FaultTraffic `json:"traffic,omitempty"`
 	// Match selects the requests that get the fault.
 	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
+	// +sluice:conditions
 	Match HTTPMatches `json:"match,omitempty"`
 	// Delay is Istio's HTTPFaultInjection.Delay.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="has(self.fixedDelay)",message="delay needs fixedDelay, such as 7s"
+	// +kubebuilder:validation:XValidation:rule="!has(self.percentage) || !has(self.percentage.value) || (self.percentage.value >= 0.0 && self.percentage.value <= 100.0)",message="percentage.value must be from 0 to 100"
 	Delay *istio.HTTPFaultInjection_Delay `json:"delay,omitempty"`
 	// Abort is Istio's HTTPFaultInjection.Abort.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="has(self.httpStatus) || has(self.grpcStatus)",message="abort needs httpStatus, such as 503, or grpcStatus, such as UNAVAILABLE"
+	// +kubebuilder:validation:XValidation:rule="!has(self.httpStatus) || (self.httpStatus >= 200 && self.httpStatus <= 599)",message="httpStatus must be from 200 to 599"
+	// +kubebuilder:validation:XValidation:rule="!has(self.percentage) || !has(self.percentage.value) || (self.percentage.value >= 0.0 && self.percentage.value <= 100.0)",message="percentage.value must be from 0 to 100"
 	Abort *istio.HTTPFaultInjection_Abort `json:"abort,omitempty"`
 }
 
@@ -93,24 +136,39 @@ type Fault struct {
 type Probe struct {
 	// URL, http or https; its host must be allowed by the operator's --probe-allow.
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",message="must be a http or https URL such as http://bookinfo.example.com/productpage"
 	URL string `json:"url"`
 	// Method, default GET. One of GET, HEAD, POST, PUT, DELETE, OPTIONS.
 	// +optional
+	// +kubebuilder:validation:Enum=GET;HEAD;POST;PUT;DELETE;OPTIONS
 	Method string `json:"method,omitempty"`
 	// Headers of the request.
 	// +optional
+	// +kubebuilder:validation:MaxProperties=20
 	Headers map[string]string `json:"headers,omitempty"`
 	// Interval between requests, default 1s.
 	// +optional
+	// +sluice:atLeast="100ms"
 	Interval *metav1.Duration `json:"interval,omitempty"`
 	// ExpectStatus lists the status codes that count as success, default [200].
 	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=20
+	// +listType=set
+	// +kubebuilder:validation:items:Minimum=100
+	// +kubebuilder:validation:items:Maximum=599
 	ExpectStatus []int32 `json:"expectStatus,omitempty"`
 	// MaxLatency of a successful request, default 10s; also the request's time-out.
 	// +optional
+	// +sluice:atLeast="1ms"
 	MaxLatency *metav1.Duration `json:"maxLatency,omitempty"`
 	// MinSuccess is the least share of successful requests, default "100%".
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(100|[0-9]{1,2}([.][0-9]{1,9})?)%$')",message="must be a percentage such as 95%"
 	MinSuccess string `json:"minSuccess,omitempty"`
 }
 
@@ -155,21 +213,30 @@ const (
 type GateDefaults struct {
 	// Window of the built-in metrics and of {{ .Window }}.
 	// +optional
+	// +sluice:atLeast="1s"
 	Window *metav1.Duration `json:"window,omitempty"`
 	// Interval of the samples, which lie at its multiples since the epoch.
 	// +optional
+	// +sluice:atLeast="1s"
 	Interval *metav1.Duration `json:"interval,omitempty"`
 	// Samples that must pass in a row for a step to end.
 	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
 	Samples *int32 `json:"samples,omitempty"`
 	// Failures in a row that roll back.
 	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
 	Failures *int32 `json:"failures,omitempty"`
 	// MinRequests of the canary in the window; fewer is NoData. For built-in metrics only.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000000
 	MinRequests *int32 `json:"minRequests,omitempty"`
 	// NoData: Hold or Fail.
 	// +optional
+	// +kubebuilder:validation:Enum=Hold;Fail
 	NoData NoDataPolicy `json:"noData,omitempty"`
 }
 
@@ -184,30 +251,54 @@ const (
 )
 
 // Gate is a limit on a measured value: of a built-in metric, or of a PromQL query.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.metric) != has(self.query)",message="a gate needs exactly one of metric and query"
+// +kubebuilder:validation:XValidation:rule="has(self.max) || has(self.min)",message="a gate needs max or min"
+// +kubebuilder:validation:XValidation:rule="!has(self.quantile) || (has(self.metric) && self.metric == 'latency')",message="quantile goes with metric latency only"
+// +kubebuilder:validation:XValidation:rule="!has(self.minRequests) || !has(self.query)",message="minRequests goes with metric only: a query counts no requests"
+// +kubebuilder:validation:XValidation:rule="!has(self.metric) || self.metric == 'latency' || ((!has(self.max) || !self.max.matches('[a-z]$')) && (!has(self.min) || !self.min.matches('[a-z]$')))",message="a limit of errorRate or successRate is a percentage (1%) or a share (0.01)"
+// +kubebuilder:validation:XValidation:rule="!has(self.metric) || self.metric != 'latency' || ((!has(self.max) || !self.max.endsWith('%')) && (!has(self.min) || !self.min.endsWith('%')))",message="a limit of latency is a duration (500ms) or a number of seconds (0.5)"
 type Gate struct {
 	GateDefaults `json:",inline"`
 
 	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be a name of lower-case letters, digits and '-'"
 	Name string `json:"name"`
 	// Metric is built in; exactly one of metric and query is given.
 	// +optional
+	// +kubebuilder:validation:Enum=errorRate;successRate;latency
 	Metric Metric `json:"metric,omitempty"`
 	// Query is PromQL that yields one value, a Go template with .Canary, .Stable, .Host, .Service, .Namespace and .Window.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
 	Query string `json:"query,omitempty"`
 	// Quantile of latency, between 0 and 1, default "0.99".
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule="self.matches('^0?[.][0-9]{1,9}$') && double(self) > 0.0",message="must be between 0 and 1, such as 0.99"
 	Quantile string `json:"quantile,omitempty"`
 	// Max is the greatest value that passes: a number ("0.5"), a percentage ("1%") or a duration ("500ms", as seconds).
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^-?[0-9]{1,15}([.][0-9]{1,9})?(%|ms|s|m|h)?$')",message="must be a number (0.5), a percentage (1%) or a duration (500ms)"
 	Max string `json:"max,omitempty"`
 	// Min is the least value that passes.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^-?[0-9]{1,15}([.][0-9]{1,9})?(%|ms|s|m|h)?$')",message="must be a number (0.5), a percentage (1%) or a duration (500ms)"
 	Min string `json:"min,omitempty"`
-	// CompareTo: stable. +sluice:later
+	// CompareTo: stable.
 	// +optional
+	// +sluice:later
 	CompareTo string `json:"compareTo,omitempty"`
-	// MaxRatio of the canary's value to stable's. +sluice:later
+	// MaxRatio of the canary's value to stable's.
 	// +optional
+	// +sluice:later
 	MaxRatio string `json:"maxRatio,omitempty"`
 }

@@ -17,6 +17,8 @@ type Traffic struct {
 	Mirror *MirrorTraffic `json:"mirror,omitempty"`
 	// Match sends the matched requests to the canary alone.
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:pruning:PreserveUnknownFields
 	Match HTTPMatches `json:"match,omitempty"`
 	// Fault is injected for matched requests to its host.
 	// +optional
@@ -46,10 +48,16 @@ type FaultInjection struct {
 	// +optional
 	Host string `json:"host,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:pruning:PreserveUnknownFields
 	Match HTTPMatches `json:"match,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:pruning:PreserveUnknownFields
 	Delay *istio.HTTPFaultInjection_Delay `json:"delay,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:pruning:PreserveUnknownFields
 	Abort *istio.HTTPFaultInjection_Abort `json:"abort,omitempty"`
 }
 

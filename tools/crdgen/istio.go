@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -58,6 +59,7 @@ func loadIstioSchemas(path string) (map[string]apiext.JSONSchemaProps, error) {
 		bounded := schema.DeepCopy()
 		bound(bounded)
 		compact(bounded)
+		fitIntegers(bounded)
 		schemas[name] = *bounded
 	}
 	return schemas, nil
@@ -115,24 +117,14 @@ func find(roots map[string]*apiext.JSONSchemaProps, place string) (*apiext.JSONS
 // bound limits the lists, maps and strings of schema that have a rule at or below them, and tells whether there was a rule.
 func bound(schema *apiext.JSONSchemaProps) bool {
 	ruled := len(schema.XValidations) > 0
-	for name, property := range schema.Properties {
-		ruled = bound(&property) || ruled
-		schema.Properties[name] = property
-	}
-	if schema.Items != nil {
-		ruled = bound(schema.Items.Schema) || ruled
-	}
-	isMap := schema.AdditionalProperties != nil && schema.AdditionalProperties.Schema != nil
-	if isMap {
-		ruled = bound(schema.AdditionalProperties.Schema) || ruled
-	}
+	visitChildren(schema, func(child *apiext.JSONSchemaProps) { ruled = bound(child) || ruled })
 	switch {
 	case !ruled:
 	case schema.Type == "array":
 		limit(&schema.MaxItems, maxItems)
 	case schema.Type == "string":
 		limit(&schema.MaxLength, maxLength)
-	case isMap:
+	case schema.AdditionalProperties != nil:
 		limit(&schema.MaxProperties, maxProperties)
 	}
 	return ruled
@@ -153,16 +145,7 @@ func compact(schema *apiext.JSONSchemaProps) {
 		schema.OneOf = nil
 		schema.MaxProperties = ptr.To[int64](1)
 	}
-	for name, property := range schema.Properties {
-		compact(&property)
-		schema.Properties[name] = property
-	}
-	if schema.Items != nil {
-		compact(schema.Items.Schema)
-	}
-	if schema.AdditionalProperties != nil && schema.AdditionalProperties.Schema != nil {
-		compact(schema.AdditionalProperties.Schema)
-	}
+	visitChildren(schema, compact)
 }
 
 // isAtMostOne recognises the form in which Istio writes a protobuf oneof:
@@ -182,4 +165,26 @@ func isAtMostOne(schema *apiext.JSONSchemaProps) bool {
 // isSameRequirement tells whether both schemas ask for the same single property and nothing else.
 func isSameRequirement(a, b apiext.JSONSchemaProps) bool {
 	return len(a.Required) == 1 && len(a.Properties) == 0 && equality.Semantic.DeepEqual(a, b)
+}
+
+// fitIntegers bounds integers by their format, which the API server does not check and Go's decoder does.
+func fitIntegers(schema *apiext.JSONSchemaProps) {
+	if schema.Format == "int32" && schema.Minimum == nil && schema.Maximum == nil {
+		schema.Minimum, schema.Maximum = ptr.To[float64](math.MinInt32), ptr.To[float64](math.MaxInt32)
+	}
+	visitChildren(schema, fitIntegers)
+}
+
+// visitChildren calls visit with the schema of each property, item and map value of schema.
+func visitChildren(schema *apiext.JSONSchemaProps, visit func(*apiext.JSONSchemaProps)) {
+	for name, property := range schema.Properties {
+		visit(&property)
+		schema.Properties[name] = property
+	}
+	if schema.Items != nil && schema.Items.Schema != nil {
+		visit(schema.Items.Schema)
+	}
+	if schema.AdditionalProperties != nil && schema.AdditionalProperties.Schema != nil {
+		visit(schema.AdditionalProperties.Schema)
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	apiext "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	crdmarkers "sigs.k8s.io/controller-tools/pkg/crd/markers"
@@ -33,13 +34,38 @@ func (least AtLeast) ApplyToSchema(_ *crdmarkers.SchemaContext, schema *apiext.J
 	return nil
 }
 
+// Conditions asks each of a list of HTTPMatchRequests for a condition: `+sluice:conditions`. A block without one would
+// match every request, and so would one that names nothing but gateways or an empty URI.
+type Conditions struct{}
+
+// ApplyToSchema adds the rule to the list.
+func (Conditions) ApplyToSchema(_ *crdmarkers.SchemaContext, schema *apiext.JSONSchemaProps) error {
+	var conditions []string
+	for _, text := range []string{"uri", "scheme", "method", "authority"} {
+		for _, kind := range []string{"exact", "prefix", "regex"} {
+			conditions = append(conditions, fmt.Sprintf("(has(m.%[1]s) && has(m.%[1]s.%[2]s) && m.%[1]s.%[2]s != '')", text, kind))
+		}
+	}
+	for _, dictionary := range []string{"headers", "withoutHeaders", "queryParams", "sourceLabels"} {
+		conditions = append(conditions, fmt.Sprintf("(has(m.%[1]s) && size(m.%[1]s) > 0)", dictionary))
+	}
+	conditions = append(conditions, "has(m.port)", "has(m.sourceNamespace)")
+	schema.XValidations = append(schema.XValidations, apiext.ValidationRule{
+		Rule: "self.all(m, " + strings.Join(conditions, " || ") + ")",
+		Message: "each match block needs a condition, such as headers: {end-user: {exact: jason}}: " +
+			"without one it matches every request",
+	})
+	return nil
+}
+
 // registry knows controller-gen's markers and ours.
 func registry() (*markers.Registry, error) {
 	reg := &markers.Registry{}
 	if err := crdmarkers.Register(reg); err != nil {
 		return nil, fmt.Errorf("registering controller-gen's markers: %w", err)
 	}
-	for name, marker := range map[string]any{"sluice:later": Later{}, "sluice:atLeast": AtLeast("")} {
+	ours := map[string]any{"sluice:later": Later{}, "sluice:atLeast": AtLeast(""), "sluice:conditions": Conditions{}}
+	for name, marker := range ours {
 		if err := reg.Define(name, markers.DescribesField, marker); err != nil {
 			return nil, fmt.Errorf("registering marker %s: %w", name, err)
 		}
@@ -69,14 +95,5 @@ func nameLater(schema *apiext.JSONSchemaProps, name string) {
 
 func dropDescriptions(schema *apiext.JSONSchemaProps) {
 	schema.Description = ""
-	for key, property := range schema.Properties {
-		dropDescriptions(&property)
-		schema.Properties[key] = property
-	}
-	if schema.Items != nil {
-		dropDescriptions(schema.Items.Schema)
-	}
-	if schema.AdditionalProperties != nil && schema.AdditionalProperties.Schema != nil {
-		dropDescriptions(schema.AdditionalProperties.Schema)
-	}
+	visitChildren(schema, dropDescriptions)
 }
