@@ -21,7 +21,7 @@ const stopGrace = 3 * time.Second
 func (c *ControlPlane) startEtcd(ctx context.Context) (err error) {
 	client := "http://" + process.Address(c.ports.etcd)
 	peer := "http://" + process.Address(c.ports.etcdPeer)
-	c.etcd, err = process.Start(ctx, process.Spec{
+	c.Etcd, err = process.Start(ctx, process.Spec{
 		Name: "etcd",
 		Path: c.binaries.Etcd(),
 		Args: []string{
@@ -51,7 +51,7 @@ func (c *ControlPlane) startAPIServer(ctx context.Context) (err error) {
 	if err := os.WriteFile(tokens, []byte(admin), 0o600); err != nil {
 		return err
 	}
-	c.apiServer, err = process.Start(ctx, process.Spec{
+	c.APIServer, err = process.Start(ctx, process.Spec{
 		Name:         "kube-apiserver",
 		Path:         c.binaries.APIServer(),
 		Args:         c.apiServerArgs(key, tokens),
@@ -90,21 +90,6 @@ func (c *ControlPlane) apiServerArgs(serviceAccountKey, tokens string) []string 
 
 func (c *ControlPlane) apiServerURL() string {
 	return "https://" + process.Address(c.ports.apiServer)
-}
-
-// RestartAPIServer stops the API server and starts it again at the same address.
-func (c *ControlPlane) RestartAPIServer(ctx context.Context) error { return c.apiServer.Restart(ctx) }
-
-// StopAPIServer stops the API server alone.
-func (c *ControlPlane) StopAPIServer() error { return c.apiServer.Stop() }
-
-// StartAPIServer starts the API server again after StopAPIServer.
-func (c *ControlPlane) StartAPIServer(ctx context.Context) error { return c.apiServer.Start(ctx) }
-
-// RestartEtcd kills etcd and starts it again with what it had stored.
-func (c *ControlPlane) RestartEtcd(ctx context.Context) error {
-	c.etcd.Kill()
-	return c.etcd.Start(ctx)
 }
 
 // InstallIstioCRDs installs the CRDs of the Istio that istiod is built from.

@@ -54,18 +54,19 @@ type ControlPlane struct {
 	Git    *gitserver.Server
 	GitURL string
 
-	binaries   binaries.Dir
-	ports      ports
-	token      string
-	lock       *filelock.Lock
-	temporary  bool
-	crashes    chan error
-	addresses  atomic.Uint32
-	stopOnce   sync.Once
-	etcd       *process.Process
-	apiServer  *process.Process
-	discovery  *process.Process
-	prometheus *process.Process
+	// The servers that are processes, for tests that stop, kill, suspend or restart
+	// one of them. They keep their address and, Git too, what they have stored.
+	Etcd, APIServer, Discovery, Prometheus *process.Process
+
+	binaries  binaries.Dir
+	ports     ports
+	token     string
+	lock      *filelock.Lock
+	temporary bool
+	crashes   chan error
+	addresses atomic.Uint32
+	stopOnce  sync.Once
+	gitLog    *os.File
 }
 
 type ports struct{ etcd, etcdPeer, apiServer, discoveryHTTP, discoveryGRPC, discoveryMetrics, prometheus, git int }
@@ -138,9 +139,10 @@ func (c *ControlPlane) Stop() {
 		if c.Git != nil {
 			c.Git.Stop()
 		}
+		c.gitLog.Close() // nil is fine
 		// In order of dependence, so that the logs end without complaints. Killing
 		// saves the seconds that servers take to save what nobody will read.
-		for _, p := range []*process.Process{c.discovery, c.prometheus, c.apiServer, c.etcd} {
+		for _, p := range []*process.Process{c.Discovery, c.Prometheus, c.APIServer, c.Etcd} {
 			if p != nil {
 				p.Kill()
 			}

@@ -166,13 +166,13 @@ func prometheus(t *testing.T, c *controlplane.ControlPlane) {
 	}
 	eventually(t, "the target to be scraped", scraped)
 
-	if err := c.StopPrometheus(); err != nil {
+	if err := c.Prometheus.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := get(t, query); err == nil {
-		t.Error("Prometheus answers after StopPrometheus")
+		t.Error("Prometheus answers after Stop")
 	}
-	if err := c.StartPrometheus(t.Context()); err != nil {
+	if err := c.Prometheus.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "Prometheus to answer again", scraped)
@@ -212,7 +212,8 @@ func pushAndClone(t *testing.T, c *controlplane.ControlPlane) {
 func restarts(t *testing.T, c *controlplane.ControlPlane) {
 	host := c.RESTConfig.Host
 	for name, restart := range map[string]func(context.Context) error{
-		"kube-apiserver": c.RestartAPIServer, "etcd": c.RestartEtcd, "istiod": c.RestartDiscovery,
+		"kube-apiserver": c.APIServer.Restart, "istiod": c.Discovery.Restart,
+		"etcd": func(ctx context.Context) error { c.Etcd.Kill(); return c.Etcd.Start(ctx) },
 	} {
 		if err := restart(t.Context()); err != nil {
 			t.Fatalf("restart %s: %v", name, err)

@@ -27,7 +27,7 @@ func (c *ControlPlane) startDiscovery(ctx context.Context) (err error) {
 		return fmt.Errorf("istiod's mesh config: %w", err)
 	}
 	http, grpc := process.Address(c.ports.discoveryHTTP), process.Address(c.ports.discoveryGRPC)
-	c.discovery, err = process.Start(ctx, process.Spec{
+	c.Discovery, err = process.Start(ctx, process.Spec{
 		Name: "istiod",
 		Path: c.binaries.Discovery(),
 		Args: []string{
@@ -62,6 +62,3 @@ func (c *ControlPlane) startDiscovery(ctx context.Context) (err error) {
 	c.DiscoveryAddress, c.DiscoveryURL = grpc, "http://"+http
 	return err
 }
-
-// RestartDiscovery stops istiod and starts it again at the same address.
-func (c *ControlPlane) RestartDiscovery(ctx context.Context) error { return c.discovery.Restart(ctx) }

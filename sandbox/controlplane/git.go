@@ -14,6 +14,7 @@ func (c *ControlPlane) startGit(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("log of the Git server: %w", err)
 	}
+	c.gitLog = log
 	c.Git, err = gitserver.Start(ctx, c.path(gitDir), process.Address(c.ports.git), log)
 	if err != nil {
 		return err

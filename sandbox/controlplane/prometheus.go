@@ -40,7 +40,7 @@ func (c *ControlPlane) startPrometheus(ctx context.Context) (err error) {
 	}
 	address := process.Address(c.ports.prometheus)
 	c.PrometheusURL = "http://" + address
-	c.prometheus, err = process.Start(ctx, process.Spec{
+	c.Prometheus, err = process.Start(ctx, process.Spec{
 		Name: "prometheus",
 		Path: c.binaries.Prometheus(),
 		Args: []string{
@@ -58,15 +58,6 @@ func (c *ControlPlane) startPrometheus(ctx context.Context) (err error) {
 	})
 	return err
 }
-
-// StopPrometheus stops Prometheus; its address then refuses connections.
-func (c *ControlPlane) StopPrometheus() error { return c.prometheus.Stop() }
-
-// StartPrometheus starts it again with the series that it had.
-func (c *ControlPlane) StartPrometheus(ctx context.Context) error { return c.prometheus.Start(ctx) }
-
-// PrometheusProcess is for tests that suspend it by SIGSTOP.
-func (c *ControlPlane) PrometheusProcess() *process.Process { return c.prometheus }
 
 // SetTargets replaces the scrape targets that were set under this name, which
 // must be fit for a file name; none takes them away. Prometheus follows within

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -34,8 +33,8 @@ type Server struct {
 }
 
 // Start serves dir, which it creates, at address (host:port). git's own messages
-// go to log, from several goroutines at a time only if the Writer is an *os.File.
-func Start(ctx context.Context, dir, address string, log io.Writer) (*Server, error) {
+// go to log.
+func Start(ctx context.Context, dir, address string, log *os.File) (*Server, error) {
 	backend, err := backendPath(ctx)
 	if err != nil {
 		return nil, err
@@ -48,7 +47,10 @@ func Start(ctx context.Context, dir, address string, log io.Writer) (*Server, er
 		Env:    append(environment(), "GIT_PROJECT_ROOT="+dir, "GIT_HTTP_EXPORT_ALL=1"),
 		Stderr: log,
 	}}
-	return s, s.Start(ctx)
+	if err := s.Start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Start listens again, at the same address, after Stop.
