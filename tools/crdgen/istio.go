@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -59,7 +58,6 @@ func loadIstioSchemas(path string) (map[string]apiext.JSONSchemaProps, error) {
 		bounded := schema.DeepCopy()
 		bound(bounded)
 		compact(bounded)
-		fitIntegers(bounded)
 		schemas[name] = *bounded
 	}
 	return schemas, nil
@@ -165,14 +163,6 @@ func isAtMostOne(schema *apiext.JSONSchemaProps) bool {
 // isSameRequirement tells whether both schemas ask for the same single property and nothing else.
 func isSameRequirement(a, b apiext.JSONSchemaProps) bool {
 	return len(a.Required) == 1 && len(a.Properties) == 0 && equality.Semantic.DeepEqual(a, b)
-}
-
-// fitIntegers bounds integers by their format, which the API server does not check and Go's decoder does.
-func fitIntegers(schema *apiext.JSONSchemaProps) {
-	if schema.Format == "int32" && schema.Minimum == nil && schema.Maximum == nil {
-		schema.Minimum, schema.Maximum = ptr.To[float64](math.MinInt32), ptr.To[float64](math.MaxInt32)
-	}
-	visitChildren(schema, fitIntegers)
 }
 
 // visitChildren calls visit with the schema of each property, item and map value of schema.

@@ -1,0 +1,163 @@
+package apitest
+
+import (
+	"strings"
+	"testing"
+)
+
+const rollout = `
+apiVersion: sluice.dev/v1
+kind: Rollout
+metadata: {name: reviews}
+spec:
+  host: reviews
+  version: v3
+  steps:
+  - {name: shadow, mirror: {percentage: 100}, hold: 2m}
+  - {name: half, weight: 50}
+`
+
+func TestRolloutRules(t *testing.T) {
+	checkRules(t, rollouts, rollout, []rule{
+		{name: "host is needed", refuses: `host: null`, field: "spec.host", message: "Required value"},
+		{
+			name: "host", accepts: `host: reviews.bookinfo.svc.cluster.local`,
+			refuses: `host: "reviews:9080"`, field: "spec.host", message: "must be a host, short (reviews) or full",
+		},
+		{name: "host is no wildcard", refuses: `host: "*"`, field: "spec.host", message: "must be a host"},
+		{name: "port", accepts: `port: {number: 9080}`, refuses: `port: {number: -1}`, field: "spec.port.number", message: "greater than or equal to 0"},
+		{name: "protocol is known", accepts: `protocol: HTTP`, refuses: `protocol: UDP`, field: "spec.protocol", message: "Unsupported value"},
+		{name: "version is needed", refuses: `version: null`, field: "spec", message: "version is needed"},
+		{name: "version", accepts: `version: 1.4.2_rc-1`, refuses: `version: v3/full`, field: "spec.version", message: "must be a version's name"},
+		{
+			name: "version's length", accepts: "version: " + strings.Repeat("a", 63),
+			refuses: "version: " + strings.Repeat("a", 64), field: "spec.version", message: "Too long",
+		},
+		{name: "initialVersion", accepts: `initialVersion: v1`, refuses: `initialVersion: " "`, field: "spec.initialVersion", message: "must be a version's name"},
+		{
+			name: "version names differ", accepts: `versions: [{name: v1}, {name: v2}]`,
+			refuses: `versions: [{name: v1}, {name: v1}]`, field: "spec.versions[1]", message: "Duplicate value",
+		},
+		{
+			name: "subsets differ", accepts: `versions: [{name: v1, subset: one}, {name: v2, subset: two}, {name: v3}, {name: v4}]`,
+			refuses: `versions: [{name: v1, subset: one}, {name: v2, subset: one}]`, field: "spec.versions", message: "subset of its own",
+		},
+		{
+			name: "subset", accepts: `versions: [{name: 1.4.2, subset: 1-4-2}]`,
+			refuses: `versions: [{name: v1, subset: "1.4.2"}]`, field: "spec.versions[0].subset", message: "lower-case letters, digits and '-'",
+		},
+		{
+			name: "labels", accepts: `versions: [{name: v1, labels: {app.kubernetes.io/version: "1"}}]`,
+			refuses: `versions: [{name: v1, labels: {}}]`, field: "spec.versions[0].labels", message: "at least 1 properties",
+		},
+		{
+			name: "label's length", refuses: `versions: [{name: v1, labels: {version: ` + strings.Repeat("a", 64) + `}}]`,
+			field: "spec.versions[0].labels", message: "a value of at most 63 characters",
+		},
+		{
+			name: "workload", accepts: `versions: [{name: v1, workload: {kind: StatefulSet, name: reviews-v1}}]`,
+			refuses: `versions: [{name: v1, workload: {kind: Pod, name: reviews-v1}}]`, field: "spec.versions[0].workload.kind", message: "Unsupported value",
+		},
+		{
+			name: "progressDeadline", accepts: `progressDeadline: {duration: 30m, onNoEvidence: Rollback}`,
+			refuses: `progressDeadline: {duration: 30m, onNoEvidence: Abort}`, field: "spec.progressDeadline.onNoEvidence", message: "Unsupported value",
+		},
+		{
+			name: "progressDeadline's duration", refuses: `progressDeadline: {duration: 10ms}`,
+			field: "spec.progressDeadline.duration", message: "must be at least 1s",
+		},
+		{
+			name: "rollbackWindow", accepts: `rollbackWindow: {revisions: 0, within: 168h}`,
+			refuses: `rollbackWindow: {revisions: -1}`, field: "spec.rollbackWindow.revisions", message: "greater than or equal to 0",
+		},
+		{
+			name: "soak", accepts: `soak: {hold: 10m, gates: [{name: errors, metric: errorRate, max: "1%"}]}`,
+			refuses: `soak: {hold: 10 minutes}`, field: "spec.soak.hold", message: "such as 90s, 10m or 1h30m",
+		},
+		{
+			name: "virtualServices", accepts: `virtualServices: [{name: reviews}]`,
+			refuses: `virtualServices: [{name: Reviews}]`, field: "spec.virtualServices[0].name", message: "must be the name of an object",
+		},
+		{
+			name: "destinationRule", accepts: `destinationRule: {name: reviews}`,
+			refuses: `destinationRule: {name: a/b}`, field: "spec.destinationRule.name", message: "must be the name of an object",
+		},
+	})
+}
+
+func TestRolloutBounds(t *testing.T) {
+	list := func(count int, item string) string {
+		return "[" + strings.Join(numbered(count, item), ", ") + "]"
+	}
+	checkRules(t, rollouts, rollout, []rule{
+		{
+			name: "steps", accepts: `steps: ` + list(50, "{name: s%d}"), refuses: `steps: ` + list(51, "{name: s%d}"),
+			field: "spec.steps", message: "at most 50 items",
+		},
+		{name: "no steps", accepts: `steps: []`, refuses: `steps: {}`, field: "spec.steps", message: "must be of type array"},
+		{
+			name: "versions", accepts: `versions: ` + list(20, "{name: v%d}"), refuses: `versions: ` + list(21, "{name: v%d}"),
+			field: "spec.versions", message: "at most 20 items",
+		},
+		{
+			name: "gates", accepts: `gates: ` + list(20, "{name: g%d, query: up, min: '1'}"),
+			refuses: `gates: ` + list(21, "{name: g%d, query: up, min: '1'}"), field: "spec.gates", message: "at most 20 items",
+		},
+		{
+			name: "match blocks", accepts: `steps: [{name: m, match: ` + list(20, "{uri: {prefix: /%d}}") + `}]`,
+			refuses: `steps: [{name: m, match: ` + list(21, "{uri: {prefix: /%d}}") + `}]`, field: "spec.steps[0].match", message: "at most 20 items",
+		},
+	})
+}
+
+func TestRolloutRefusesWhatDoesNotWorkYet(t *testing.T) {
+	var rules []rule
+	for field, patch := range map[string]string{
+		"workloadRef":   `{version: null, workloadRef: {kind: Deployment, name: reviews, versionFrom: ImageTag}}`,
+		"breaker":       `breaker: {}`,
+		"schedule":      `schedule: {windows: [{start: "0 9 * * MON-FRI", duration: 8h}]}`,
+		"dependsOn":     `dependsOn: [{name: ratings}]`,
+		"keepPrevious":  `keepPrevious: 1h`,
+		"commands":      `commands: {secretRef: {name: ci-hook}}`,
+		"previews":      `previews: [{version: v4, match: [{uri: {prefix: /}}]}]`,
+		"sticky":        `sticky: {cookie: {name: canary, ttl: 1h}}`,
+		"trafficPolicy": `destinationRule: {trafficPolicy: {}}`,
+	} {
+		path := "spec." + field
+		if field == "trafficPolicy" {
+			path = "spec.destinationRule.trafficPolicy"
+		}
+		rules = append(rules, rule{name: field, refuses: patch, field: path, message: field + " does not work yet: leave it out"})
+	}
+	for field, patch := range map[string]string{
+		"routes":   `[{name: primary}]`,
+		"gateways": `[mesh]`,
+		"hosts":    `[reviews]`,
+		"exportTo": `["."]`,
+		"http":     `[{match: [{uri: {prefix: /reviews}}], timeout: 1s}]`,
+		"tcp":      `[{match: [{port: 9000}]}]`,
+		"tls":      `[{match: [{sniHosts: [a.example.com]}]}]`,
+	} {
+		rules = append(rules, rule{
+			name: "virtualServices " + field, refuses: `virtualServices: [{` + field + `: ` + patch + `}]`,
+			field: "spec.virtualServices[0]." + field, message: field + " does not work yet: leave it out",
+		})
+	}
+	rules = append(rules,
+		rule{name: "TCP", refuses: `protocol: TCP`, field: "spec.protocol", message: "TCP and TLS do not work yet"},
+		rule{name: "TLS", refuses: `protocol: TLS`, field: "spec.protocol", message: "TCP and TLS do not work yet"},
+		rule{
+			name: "two VirtualServices", refuses: `virtualServices: [{name: a}, {name: b}]`,
+			field: "spec.virtualServices", message: "more than one of virtualServices does not work yet",
+		},
+		rule{
+			name: "destination", refuses: `versions: [{name: v3, destination: {host: api-v2.partner.com}}]`,
+			field: "spec.versions[0].destination", message: "destination does not work yet",
+		},
+		rule{
+			name: "subset's trafficPolicy", refuses: `versions: [{name: v3, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}}]`,
+			field: "spec.versions[0].trafficPolicy", message: "trafficPolicy does not work yet",
+		},
+	)
+	checkRules(t, rollouts, rollout, rules)
+}
