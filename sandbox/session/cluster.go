@@ -1,0 +1,97 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/sandbox/binaries"
+	"sluice.dev/sluice/sandbox/controlplane"
+)
+
+// The operator's identity, whose rights are those of config/rbac and no more.
+const (
+	operatorNamespace = "sluice-system"
+	operatorUser      = "system:serviceaccount:" + operatorNamespace + ":sluice-operator"
+)
+
+// Cluster is a control plane in which Sluice is installed.
+type Cluster struct {
+	*controlplane.ControlPlane
+	// Client reads and writes as a cluster administrator, uncached.
+	Client client.WithWatch
+	// Root of the repository.
+	Root string
+	// OperatorKubeConfig acts as the operator's service account.
+	OperatorKubeConfig string
+}
+
+// StartCluster starts a control plane and installs Sluice's CRDs and the operator's rights.
+func StartCluster(ctx context.Context, dataDir string, out io.Writer) (*Cluster, error) {
+	root, err := binaries.RepositoryRoot()
+	if err != nil {
+		return nil, err
+	}
+	plane, err := controlplane.Start(ctx, controlplane.Options{DataDir: dataDir, Out: out})
+	if err != nil {
+		return nil, err
+	}
+	cluster := &Cluster{ControlPlane: plane, Root: root}
+	if err := cluster.install(ctx); err != nil {
+		plane.Stop()
+		return nil, fmt.Errorf("installing Sluice: %w", err)
+	}
+	return cluster, nil
+}
+
+func (c *Cluster) install(ctx context.Context) error {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return err
+		}
+	}
+	var err error
+	if c.Client, err = client.NewWithWatch(c.RESTConfig, client.Options{Scheme: scheme}); err != nil {
+		return err
+	}
+	if err := c.CreateNamespace(ctx, operatorNamespace); err != nil {
+		return err
+	}
+	if err := c.applyFolder(ctx, "config/crd"); err != nil {
+		return err
+	}
+	if err := c.applyFolder(ctx, "config/rbac"); err != nil {
+		return err
+	}
+	c.OperatorKubeConfig, err = c.KubeConfigFor(operatorUser, "system:serviceaccounts", "system:serviceaccounts:"+operatorNamespace, "system:authenticated")
+	return err
+}
+
+// applyFolder applies each manifest of a folder of the repository.
+func (c *Cluster) applyFolder(ctx context.Context, folder string) error {
+	files, err := filepath.Glob(filepath.Join(c.Root, folder, "*.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if filepath.Base(file) == "kustomization.yaml" {
+			continue
+		}
+		manifests, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := c.Kube.Apply(ctx, operatorNamespace, manifests); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return nil
+}

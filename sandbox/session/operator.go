@@ -1,0 +1,70 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"sluice.dev/sluice/sandbox/process"
+)
+
+// OperatorOptions say how an operator runs.
+type OperatorOptions struct {
+	// Binary of the operator.
+	Binary string
+	// Name of its log file, default operator.
+	Name string
+	// Namespaces that it watches; none: all.
+	Namespaces []string
+	// PropagationDelay, default 1s: the sandbox's istiod pushes within a fraction of that.
+	PropagationDelay time.Duration
+	// ProbeAllow is the host:port that probes may ask.
+	ProbeAllow string
+	// Args are added at the end.
+	Args []string
+}
+
+// Operator is a running operator process.
+type Operator struct {
+	*process.Process
+	// MetricsURL is its /metrics.
+	MetricsURL string
+}
+
+// StartOperator runs the operator with the rights of config/rbac until it is ready.
+func (c *Cluster) StartOperator(ctx context.Context, o OperatorOptions) (*Operator, error) {
+	ports, err := process.FreePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	if o.Name == "" {
+		o.Name = "operator"
+	}
+	if o.PropagationDelay == 0 {
+		o.PropagationDelay = time.Second
+	}
+	health, metrics := process.Address(ports[0]), process.Address(ports[1])
+	args := []string{
+		"--kubeconfig=" + c.OperatorKubeConfig,
+		"--prometheus-url=" + c.PrometheusURL,
+		"--propagation-delay=" + o.PropagationDelay.String(),
+		"--health-probe-bind-address=" + health,
+		"--metrics-bind-address=" + metrics,
+		"--leader-elect=false",
+	}
+	if o.ProbeAllow != "" {
+		args = append(args, "--probe-allow="+o.ProbeAllow, "--probe-allow-loopback")
+	}
+	for _, namespace := range o.Namespaces {
+		args = append(args, "--watch-namespace="+namespace)
+	}
+	child, err := process.Start(ctx, process.Spec{
+		Name: o.Name, Path: o.Binary, Args: append(args, o.Args...), LogDir: filepath.Join(c.DataDir, "logs"),
+		Ready: process.HTTPReady("http://" + health + "/readyz"), ReadyTimeout: time.Minute,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("starting the operator: %w", err)
+	}
+	return &Operator{Process: child, MetricsURL: "http://" + metrics + "/metrics"}, nil
+}
