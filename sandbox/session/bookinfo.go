@@ -118,6 +118,18 @@ func (b *Bookinfo) Apply(ctx context.Context, names ...string) error {
 	return nil
 }
 
+// Follow pushes the Rollout with version v1, lets a GitSync follow the repository, and waits until the Rollout is Healthy.
+func (b *Bookinfo) Follow(ctx context.Context) error {
+	if _, err := b.PushRollout(ctx, "reviews: v1", func(*v1.RolloutSpec) {}); err != nil {
+		return err
+	}
+	if err := b.Apply(ctx, "gitsync.yaml"); err != nil {
+		return err
+	}
+	_, err := b.WaitRollout(ctx, "Healthy", func(r *v1.Rollout) bool { return r.Status.Phase == v1.PhaseHealthy })
+	return err
+}
+
 // PushRollout commits the example's Rollout with changes, pushes it, and returns the commit.
 func (b *Bookinfo) PushRollout(ctx context.Context, message string, change func(*v1.RolloutSpec)) (string, error) {
 	manifest, err := b.Example("rollout.yaml")
@@ -170,6 +182,29 @@ func (b *Bookinfo) Rollout(ctx context.Context) (*v1.Rollout, error) {
 	var rollout v1.Rollout
 	err := b.cluster.Client.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: "reviews"}, &rollout)
 	return &rollout, err
+}
+
+// WaitRollout waits until the Rollout meets a condition; the error tells what it is instead.
+func (b *Bookinfo) WaitRollout(ctx context.Context, what string, meets func(*v1.Rollout) bool) (*v1.Rollout, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	var last *v1.Rollout
+	for {
+		rollout, err := b.Rollout(ctx)
+		if err == nil {
+			if last = rollout; meets(rollout) {
+				return rollout, nil
+			}
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			if last == nil {
+				return nil, fmt.Errorf("waiting for %s: there is no Rollout reviews in %s: %w", what, b.Namespace, err)
+			}
+			return last, fmt.Errorf("waiting for %s: Rollout is %s %s: %s", what, last.Status.Phase, last.Status.Reason, last.Status.Message)
+		}
+	}
 }
 
 // StartLoad sends requests per second from users, a tenth of whom is jason, until it is stopped or the context ends.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -53,7 +54,7 @@ func StartCluster(ctx context.Context, dataDir string, out io.Writer) (*Cluster,
 
 func (c *Cluster) install(ctx context.Context) error {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1.AddToScheme, networking.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return err
 		}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sluice.dev/sluice/sandbox/session"
+)
+
+const (
+	namespace = "bookinfo"
+	// rate of the users' requests per second.
+	rate = 100
+)
+
+// stage is a sandbox in which bookinfo serves users through the gateway.
+type stage struct {
+	*session.Cluster
+	bookinfo *session.Bookinfo
+	operator *session.Operator
+}
+
+// start brings everything up, and tells what takes how long.
+func start(ctx context.Context, withOperator bool, out io.Writer) (*stage, error) {
+	dir, err := dataDir()
+	if err != nil {
+		return nil, err
+	}
+	s := &stage{}
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"kube-apiserver, etcd, istiod, Prometheus and a Git server on loopback", func() (err error) {
+			s.Cluster, err = session.StartCluster(ctx, dir, out)
+			return err
+		}},
+		{"bookinfo behind sidecars that obey istiod, and a gateway", func() (err error) {
+			s.bookinfo, err = s.DeployBookinfo(ctx, namespace, true)
+			return err
+		}},
+		{"what the team has: routes to v1, and a service account for Git", func() error {
+			return s.bookinfo.Apply(ctx, "mesh.yaml", "rbac.yaml")
+		}},
+	}
+	if withOperator {
+		steps = append(steps, struct {
+			name string
+			do   func() error
+		}{"the operator, with the rights of config/rbac", func() error { return s.startOperator(ctx) }})
+	}
+	for _, step := range steps {
+		began := time.Now()
+		if err := step.do(); err != nil {
+			s.stop()
+			return nil, fmt.Errorf("%s: %w", step.name, err)
+		}
+		fmt.Fprintf(out, "%5.1fs  %s\n", time.Since(began).Seconds(), step.name)
+	}
+	return s, nil
+}
+
+func (s *stage) startOperator(ctx context.Context) error {
+	binary, err := operatorBinary()
+	if err != nil {
+		return err
+	}
+	s.operator, err = s.StartOperator(ctx, session.OperatorOptions{Binary: binary, ProbeAllow: s.bookinfo.ProbeHost()})
+	return err
+}
+
+// stop takes everything down.
+func (s *stage) stop() {
+	if s.operator != nil {
+		_ = s.operator.Stop()
+	}
+	if s.bookinfo != nil {
+		_ = s.bookinfo.Close()
+	}
+	if s.Cluster != nil {
+		s.Stop()
+	}
+}
+
+// up stays until a signal, or until a server dies.
+func up(ctx context.Context, withOperator bool, out io.Writer) error {
+	s, err := start(ctx, withOperator, out)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	generator, err := s.bookinfo.StartLoad(ctx, rate)
+	if err != nil {
+		return err
+	}
+	defer generator.Stop()
+	file, err := s.writeEnvironment()
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file)
+	fmt.Fprintf(out, "\nready, with %d requests per second. In another terminal:\n\n    source %s\n    kubectl get rollouts -A\n\nCtrl-C ends it.\n", rate, file)
+	var crashed <-chan struct{}
+	if s.operator != nil {
+		crashed = s.operator.Exited()
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.Crashed():
+		return err
+	case <-crashed:
+		return fmt.Errorf("the operator ended; its log is %s", s.operator.LogPath())
+	}
+}
+
+// writeEnvironment writes .sandbox/env, for shells to source. kubectl on the PATH becomes the sandbox's own.
+func (s *stage) writeEnvironment() (string, error) {
+	metrics := ""
+	if s.operator != nil {
+		metrics = s.operator.MetricsURL
+	}
+	binDir := filepath.Join(s.DataDir, "bin")
+	if err := os.MkdirAll(binDir, 0o750); err != nil {
+		return "", err
+	}
+	link := filepath.Join(binDir, "kubectl")
+	_ = os.Remove(link)
+	if err := os.Symlink(s.Kubectl, link); err != nil {
+		return "", err
+	}
+	content := fmt.Sprintf("export KUBECONFIG=%s\nexport PROMETHEUS_URL=%s\nexport GIT_URL=%s\nexport INGRESS_URL=%s\nexport OPERATOR_METRICS_URL=%s\nexport PATH=%s:$PATH\n",
+		s.KubeConfig, s.PrometheusURL, s.GitURL, s.bookinfo.Entry, metrics, binDir)
+	file := filepath.Join(s.DataDir, "env")
+	return file, os.WriteFile(file, []byte(content), 0o600)
+}
