@@ -93,7 +93,7 @@ generate: $(CONTROLLER_GEN) go-tools ## Deep copies, CRDs and RBAC from the Go t
 	@go mod download istio.io/api
 	bin/tools/crdgen -output $(OUT)/config/crd \
 		-istio "$$(go list -m -f '{{.Dir}}' istio.io/api)/kubernetes/customresourcedefinitions.gen.yaml"
-	$(CONTROLLER_GEN) rbac:roleName=sluice-operator paths=./... output:rbac:dir=$(OUT)/config/rbac
+	$(CONTROLLER_GEN) rbac:roleName=sluice-operator paths=./cmd/... paths=./controllers/... paths=./gitsync/... output:rbac:dir=$(OUT)/config/rbac
 
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## Format every module.

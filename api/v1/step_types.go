@@ -285,13 +285,13 @@ type Gate struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^-?[0-9]{1,15}([.][0-9]{1,9})?(%|ms|s|m|h)?$')",message="must be a number (0.5), a percentage (1%) or a duration (500ms)"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^-?([0-9]{1,15}([.][0-9]{1,9})?%?|([0-9]{1,5}([.][0-9]{1,3})?(h|m|s|ms)){1,4})$')",message="must be a number (0.5), a percentage (1%) or a duration (500ms)"
 	Max string `json:"max,omitempty"`
 	// Min is the least value that passes.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^-?[0-9]{1,15}([.][0-9]{1,9})?(%|ms|s|m|h)?$')",message="must be a number (0.5), a percentage (1%) or a duration (500ms)"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^-?([0-9]{1,15}([.][0-9]{1,9})?%?|([0-9]{1,5}([.][0-9]{1,3})?(h|m|s|ms)){1,4})$')",message="must be a number (0.5), a percentage (1%) or a duration (500ms)"
 	Min string `json:"min,omitempty"`
 	// CompareTo: stable.
 	// +optional

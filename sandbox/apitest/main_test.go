@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,8 +58,11 @@ func installCRDs(ctx context.Context) error {
 		return err
 	}
 	files, err := filepath.Glob(filepath.Join(root, "config", "crd", "sluice.dev_*.yaml"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("no CRDs in config/crd (%v): run make generate", err)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return errors.New("there are no CRDs in config/crd: run make generate")
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)

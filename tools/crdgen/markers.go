@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	apiext "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	crdmarkers "sigs.k8s.io/controller-tools/pkg/crd/markers"
@@ -27,6 +28,9 @@ type AtLeast string
 
 // ApplyToSchema adds the rule for the least value; text that is no duration is left to the type's own rule.
 func (least AtLeast) ApplyToSchema(_ *crdmarkers.SchemaContext, schema *apiext.JSONSchemaProps) error {
+	if _, err := time.ParseDuration(string(least)); err != nil {
+		return fmt.Errorf("+sluice:atLeast=%q: %w", string(least), err)
+	}
 	schema.XValidations = append(schema.XValidations, apiext.ValidationRule{
 		Rule:    fmt.Sprintf("!self.matches('%s') || duration(self) >= duration('%s')", durationPattern, least),
 		Message: fmt.Sprintf("must be at least %s", least),
