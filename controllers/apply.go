@@ -1,0 +1,126 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// apply writes what the plan lacks, and tells whether anything happened that another decision depends on.
+func (c *convergence) apply(ctx context.Context) (bool, error) {
+	if c.refused || len(c.plan.changes) == 0 {
+		return false, nil
+	}
+	if !c.confirmed {
+		// The mesh is not as status says although nothing was decided now: before that is "repaired", make sure that this
+		// is the latest status and not one from before a pause of this process.
+		if err := c.confirm(ctx); err != nil {
+			return false, err
+		}
+	}
+	err := c.writeAll(ctx, c.plan.changes)
+	var refusal *refusalError
+	if errors.As(err, &refusal) {
+		c.refused, c.notes.refusal = true, &refusal.problem
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	c.plan = c.makePlan(c.Clock.Now())
+	if c.urgent && !c.plan.carrying && c.decision.Rollback {
+		c.Metrics.rollbackSeconds.Observe(c.Clock.Since(c.began).Seconds())
+	}
+	return true, nil
+}
+
+// confirm reads the Rollout live. A newer one is waited for in the cache, and on the way back to stable decided on at once.
+func (c *convergence) confirm(ctx context.Context) error {
+	live, err := c.readLive(ctx, c.key)
+	if err != nil {
+		return fmt.Errorf("confirming Rollout %s: %w", c.key, err)
+	}
+	if live == nil || live.ResourceVersion != c.rollout.ResourceVersion {
+		if c.urgent {
+			return errConflict
+		}
+		c.interest.await(c.key)
+		return errStale
+	}
+	c.confirmed = true
+	return nil
+}
+
+// writeAll makes the changes one after the other, and ends with the first that fails. On the way back to stable the
+// VirtualServices are written at the same time, and one that fails keeps none of the others.
+func (c *convergence) writeAll(ctx context.Context, changes []change) error {
+	if !c.urgent {
+		for _, change := range changes {
+			if err := c.write(ctx, change); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var failures []error
+	for len(changes) > 0 {
+		batch := 1
+		for batch < len(changes) && changes[batch].kind == changes[0].kind {
+			batch++
+		}
+		failures = append(failures, c.writeTogether(ctx, changes[:batch])...)
+		changes = changes[batch:]
+	}
+	return errors.Join(failures...)
+}
+
+// writeTogether makes changes at the same time. What follows from each write is noted in their order.
+func (c *convergence) writeTogether(ctx context.Context, changes []change) []error {
+	results := make([]error, len(changes))
+	var wait sync.WaitGroup
+	for i := 1; i < len(changes); i++ {
+		wait.Go(func() { results[i] = c.send(ctx, &changes[i]) })
+	}
+	results[0] = c.send(ctx, &changes[0])
+	wait.Wait()
+	var failures []error
+	for i := range changes {
+		if err := c.note(changes[i], results[i]); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	return failures
+}
+
+func (c *convergence) write(ctx context.Context, change change) error {
+	return c.note(change, c.send(ctx, &change))
+}
+
+// note remembers what a write did: to the sight, to the clocks, and in the metrics.
+func (c *convergence) note(change change, err error) error {
+	c.Metrics.wrote(change.kind.Kind, err)
+	if change.carries {
+		c.notes.touched = true
+	}
+	if err != nil {
+		return err
+	}
+	if change.want == nil {
+		c.ledger.forget(change.kind, keyOf(c.key.Namespace, change.name))
+	} else {
+		c.ledger.wrote(change.kind, change.want)
+	}
+	c.sight.replace(change.kind, change.name, change.want)
+	if change.carries {
+		c.notes.acked, c.notes.written = c.Clock.Now(), nil
+	}
+	return nil
+}
+
+// refusalError is a write that the API server will not take as it is.
+type refusalError struct{ problem pipeline.Problem }
+
+func (e *refusalError) Error() string { return e.problem.Message }

@@ -1,0 +1,148 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// convergence is one reconcile of one Rollout: passes of decide, commit and apply until nothing is left to do.
+type convergence struct {
+	*RolloutReconciler
+
+	key     types.NamespacedName
+	rollout *v1.Rollout
+	sight   *sight
+	notes   *notes
+	began   time.Time
+
+	// confirmed: the Rollout is known to be the API server's latest, since we wrote it or read it live.
+	confirmed bool
+	// urgent: traffic goes back to stable. Conflicts are retried at once on live reads, and nothing is waited for.
+	urgent bool
+	// refused: the API server refused a write in this reconcile; it is tried again in the next.
+	refused bool
+
+	decision pipeline.Decision
+	plan     plan
+}
+
+func (r *RolloutReconciler) begin(rollout *v1.Rollout) *convergence {
+	return &convergence{
+		RolloutReconciler: r, key: client.ObjectKeyFromObject(rollout), rollout: rollout,
+		notes: r.memory.of(rollout), began: r.Clock.Now(),
+	}
+}
+
+// converge decides, commits and applies until a pass changes nothing.
+func (r *RolloutReconciler) converge(ctx context.Context, rollout *v1.Rollout) (reconcile.Result, error) {
+	c := r.begin(rollout)
+	defer func() { c.Metrics.observe(c.rollout) }()
+	if err := c.lookFresh(ctx); err != nil {
+		return c.outcome(err)
+	}
+	for range maxPasses {
+		done, err := c.pass(ctx)
+		switch {
+		case errors.Is(err, errConflict) && c.urgent:
+			if err := c.reread(ctx); err != nil {
+				return c.outcome(err)
+			}
+		case err != nil:
+			return c.failed(ctx, err)
+		case done:
+			c.notes.conflicts = 0
+			return c.result(), nil
+		}
+	}
+	return reconcile.Result{RequeueAfter: time.Millisecond, Priority: c.priority()}, nil
+}
+
+// lookFresh looks through the cache. When that is behind, its next event wakes the reconciler again; if the evidence calls
+// for a rollback, the mesh is read live instead.
+func (c *convergence) lookFresh(ctx context.Context) error {
+	var err error
+	if c.sight, err = c.look(ctx, c.rollout, c.Client); !errors.Is(err, errStale) {
+		return err
+	}
+	reader := client.Reader(c.Client)
+	if c.RolloutReconciler.urgent(c.key) {
+		reader = c.Live
+	}
+	c.interest.await(c.key)
+	c.sight, err = c.look(ctx, c.rollout, reader) // the event may have come before it was awaited
+	return err
+}
+
+// pass decides once and applies what is committed. It tells whether nothing was left to do.
+func (c *convergence) pass(ctx context.Context) (bool, error) {
+	c.plan = c.makePlan(c.Clock.Now())
+	if err := c.decide(ctx); err != nil {
+		return false, err
+	}
+	changed := c.decision.Changed
+	if err := c.commit(ctx); err != nil {
+		return false, err
+	}
+	c.Analyst.Set(c.key, c.decision.Watch)
+	wrote, err := c.apply(ctx)
+	return !changed && !wrote, err
+}
+
+// reread begins afresh on live reads.
+func (c *convergence) reread(ctx context.Context) error {
+	rollout, err := c.readLive(ctx, c.key)
+	if err != nil {
+		return err
+	}
+	if rollout == nil || !rollout.DeletionTimestamp.IsZero() {
+		return errConflict // its event is on the way
+	}
+	c.rollout, c.confirmed = rollout, true
+	c.sight, err = c.look(ctx, rollout, c.Live)
+	return err
+}
+
+// failed ends a reconcile with an error. What takes traffic back does not back off.
+func (c *convergence) failed(ctx context.Context, err error) (reconcile.Result, error) {
+	if c.urgent && !errors.Is(err, errConflict) {
+		log.FromContext(ctx).Error(err, "taking traffic back to stable, again in a moment")
+		return reconcile.Result{RequeueAfter: 5 * conflictRetry, Priority: c.priority()}, nil
+	}
+	if errors.Is(err, errConflict) {
+		c.notes.conflicts++
+		return reconcile.Result{RequeueAfter: conflictRetry << min(c.notes.conflicts, 6), Priority: c.priority()}, nil
+	}
+	return c.outcome(err)
+}
+
+// result asks to be woken by whatever comes first.
+func (c *convergence) result() reconcile.Result {
+	after := c.decision.RequeueAfter
+	soonest := func(d time.Duration) {
+		if d > 0 && (after == 0 || d < after) {
+			after = d
+		}
+	}
+	soonest(c.plan.wait)
+	if c.refused || c.sight.meshProblem != nil || c.sight.problem != nil {
+		soonest(refusedRetry)
+	}
+	return reconcile.Result{RequeueAfter: after, Priority: c.priority()}
+}
+
+// priority of the next reconcile: urgent only while traffic is still on its way back.
+func (c *convergence) priority() *int {
+	if c.urgent && c.plan.carrying {
+		return new(PriorityUrgent)
+	}
+	return new(0)
+}

@@ -1,0 +1,158 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/mesh"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// noteLimit is what the API server accepts as the text of an event.
+const noteLimit = 1024
+
+// decide observes and asks the pipeline. Nothing is written yet.
+func (c *convergence) decide(ctx context.Context) error {
+	c.claims.keep(c.key, carrierName(&c.rollout.Status))
+	in, err := c.observe(ctx)
+	if err != nil {
+		return err
+	}
+	began := c.Clock.Now()
+	c.decision = pipeline.Next(in)
+	if holder, ok := c.claim(); !ok {
+		// Another Rollout began its fault there a moment ago: decide again, knowing that.
+		for host, target := range in.Mesh.Faults {
+			if target.VirtualService.Name == carrierName(&c.decision.Status) {
+				target.Busy = holder
+				in.Mesh.Faults[host] = target
+			}
+		}
+		c.decision = pipeline.Next(in)
+	}
+	c.saveMirrors()
+	c.Metrics.decisionSeconds.Observe(c.Clock.Since(began).Seconds())
+	return nil
+}
+
+// observe gathers everything that a decision depends on.
+func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
+	now := c.Clock.Now()
+	surveyed := mesh.Survey(c.rollout, c.sight.virtualServices, c.sight.destinationRules)
+	versions, serving := observeVersions(c.rollout, c.sight, surveyed.Subsets)
+	faults, err := c.faultTargets(ctx, c.rollout, c.sight)
+	if err != nil {
+		return pipeline.Input{}, err
+	}
+	in := pipeline.Input{
+		Config: c.Config, Rollout: c.rollout, Now: now,
+		Versions: versions, Serving: serving, HostProblem: c.sight.hostProblem(c.rollout),
+		Mesh: pipeline.Mesh{
+			VirtualServices: surveyed.VirtualServices, DestinationRule: surveyed.DestinationRule,
+			Subsets: surveyed.Subsets, SkippedRoutes: surveyed.SkippedRoutes, SplitRoutes: surveyed.SplitRoutes,
+			SurveyProblem: fromMesh(surveyed.Problem), WriteProblem: c.plan.problem, Faults: faults,
+		},
+		Samples: c.Analyst.Samples(c.key), Probe: c.Analyst.Probe(c.key),
+	}
+	if c.sight.meshProblem != nil {
+		in.Mesh.SurveyProblem = c.sight.meshProblem
+	}
+	c.notes.about(c.rollout.Status.Traffic)
+	in.Written = c.notes.settle(!c.plan.carrying, now)
+	if !c.plan.carrying {
+		c.notes.refusal = nil
+	}
+	if in.Mesh.WriteProblem == nil {
+		in.Mesh.WriteProblem = c.notes.refusal
+	}
+	return in, nil
+}
+
+// claim takes the VirtualService on which the decision begins a fault, or names the Rollout that was quicker.
+func (c *convergence) claim() (holder string, ok bool) {
+	name := carrierName(&c.decision.Status)
+	if name == "" || name == carrierName(&c.rollout.Status) {
+		return "", true
+	}
+	other, ok := c.claims.take(types.NamespacedName{Namespace: c.key.Namespace, Name: name}, c.key)
+	return other.Name, ok
+}
+
+func carrierName(status *v1.RolloutStatus) string {
+	if status.FaultVirtualService == nil {
+		return ""
+	}
+	return status.FaultVirtualService.Name
+}
+
+// saveMirrors adds to the decision the mirrors that the routes have of their own: they are committed before they are
+// moved away.
+func (c *convergence) saveMirrors() {
+	status := &c.decision.Status
+	if status.Traffic == nil || status.Traffic.Mirror == nil {
+		return
+	}
+	for i, managed := range status.VirtualServices {
+		found := find(c.sight.virtualServices, managed.Name)
+		if found == nil {
+			continue
+		}
+		if saved := mesh.SaveMirrors(managed, found); hashOf(saved) != hashOf(managed) {
+			status.VirtualServices[i] = saved
+			c.decision.Changed = true
+		}
+	}
+}
+
+// commit writes the decision to status, carrying the resourceVersion that it was made on, and then tells of it.
+func (c *convergence) commit(ctx context.Context) error {
+	c.urgent = c.decision.Rollback || allStable(c.decision.Status.Traffic)
+	if !c.decision.Changed {
+		return nil
+	}
+	before := c.rollout
+	if err := c.commitStatus(ctx, c.decision.Status); err != nil {
+		return err
+	}
+	c.claims.keep(c.key, carrierName(&c.rollout.Status))
+	for _, event := range c.decision.Events {
+		c.emit(event)
+	}
+	c.Metrics.committed(before, c.rollout)
+	c.plan = c.makePlan(c.Clock.Now())
+	return nil
+}
+
+func allStable(t *v1.Traffic) bool { return t != nil && t.Canary == nil }
+
+func (c *convergence) commitStatus(ctx context.Context, status v1.RolloutStatus) error {
+	next := c.rollout.DeepCopy()
+	next.Status = status
+	switch err := c.Client.Status().Update(ctx, next, FieldOwner); {
+	case apierrors.IsConflict(err):
+		return fmt.Errorf("status of Rollout %s: %w", c.key, errConflict)
+	case err != nil:
+		return fmt.Errorf("committing the status of Rollout %s: %w", c.key, err)
+	}
+	c.ledger.wrote(kindRollout, next)
+	c.rollout, c.confirmed = next, true
+	return nil
+}
+
+// emit tells of a transition. The event refers to the committed object, so that no two are taken for a series.
+func (c *convergence) emit(event pipeline.Event) {
+	kind := corev1.EventTypeNormal
+	if event.Warning {
+		kind = corev1.EventTypeWarning
+	}
+	message := event.Message
+	if len(message) > noteLimit {
+		message = message[:noteLimit-len("…")] + "…"
+	}
+	c.Events.Eventf(c.rollout, nil, kind, event.Reason, event.Reason, "%s", message)
+}

@@ -1,0 +1,158 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// giveUpAfter bounds how long a deletion waits for an API server that refuses to put the mesh back.
+const giveUpAfter = time.Minute
+
+// finalize brings all traffic to the stable version, and then lets the Rollout go. What can not be put back, because it is
+// gone or nobody knows a stable version, does not hold it.
+func (r *RolloutReconciler) finalize(ctx context.Context, rollout *v1.Rollout) (reconcile.Result, error) {
+	if !controllerutil.ContainsFinalizer(rollout, v1.FinalizerName) {
+		return reconcile.Result{}, nil
+	}
+	c := r.begin(rollout)
+	c.urgent = true
+	for attempt := range maxPasses {
+		reader := client.Reader(r.Client)
+		if attempt > 0 {
+			reader = r.Live
+		}
+		result, err := c.takeDown(ctx, reader)
+		if !errors.Is(err, errConflict) && !errors.Is(err, errStale) && !apierrors.IsConflict(err) {
+			return r.ended(result, err)
+		}
+		live, err := r.readLive(ctx, c.key)
+		if err != nil || live == nil {
+			return reconcile.Result{}, err
+		}
+		c.rollout = live
+	}
+	return reconcile.Result{RequeueAfter: conflictRetry, Priority: new(PriorityUrgent)}, nil
+}
+
+func (r *RolloutReconciler) ended(result reconcile.Result, err error) (reconcile.Result, error) {
+	if err != nil {
+		return r.outcome(err)
+	}
+	return result, nil
+}
+
+// takeDown commits the way back, writes it, and removes what Sluice made if that was asked for; then the finalizer.
+func (c *convergence) takeDown(ctx context.Context, reader client.Reader) (reconcile.Result, error) {
+	if c.rollout.Status.Traffic == nil || detached(c.rollout) {
+		return reconcile.Result{}, c.release(ctx)
+	}
+	var err error
+	if c.sight, err = c.look(ctx, c.rollout, reader); err != nil {
+		return reconcile.Result{}, err
+	}
+	if c.sight.meshProblem != nil && c.sight.meshProblem.Reason == v1.ReasonIstioNotInstalled {
+		return reconcile.Result{}, c.release(ctx)
+	}
+	if err := c.commitReturn(ctx); err != nil {
+		return reconcile.Result{}, err
+	}
+	if c.sight.meshProblem == nil {
+		err = c.writeAll(ctx, c.returning())
+	}
+	var refusal *refusalError
+	switch {
+	case errors.As(err, &refusal):
+		return c.refusedReturn(ctx, refusal.problem)
+	case err != nil:
+		return reconcile.Result{}, err
+	case c.sight.meshProblem != nil:
+		return c.refusedReturn(ctx, *c.sight.meshProblem)
+	}
+	if c.rollout.Annotations[v1.DeletionPolicyAnnotation] == v1.DeletionPolicyDelete {
+		if rest, err := c.removeCreated(ctx); err != nil || rest > 0 {
+			return reconcile.Result{RequeueAfter: rest}, err
+		}
+	}
+	return reconcile.Result{}, c.release(ctx)
+}
+
+// commitReturn commits that all traffic goes to stable and that no run is in flight.
+func (c *convergence) commitReturn(ctx context.Context) error {
+	status := *c.rollout.Status.DeepCopy()
+	back := status.Traffic.AllStable()
+	status.Traffic, status.Canary, status.Run, status.Step, status.Mode = &back, "", nil, nil, ""
+	if hashOf(status) == hashOf(c.rollout.Status) {
+		return nil
+	}
+	return c.commitStatus(ctx, status)
+}
+
+// returning are the changes that put back what is there; nothing is made anew.
+func (c *convergence) returning() []change {
+	changes := c.makePlan(c.Clock.Now()).changes
+	return slices.DeleteFunc(changes, func(ch change) bool { return ch.found == nil || ch.kind != kindVirtualService })
+}
+
+// refusedReturn tries again for a while, and then lets the Rollout go all the same: a deletion never hangs.
+func (c *convergence) refusedReturn(ctx context.Context, problem pipeline.Problem) (reconcile.Result, error) {
+	if c.Clock.Since(c.rollout.DeletionTimestamp.Time) < giveUpAfter {
+		return reconcile.Result{RequeueAfter: refusedRetry, Priority: new(0)}, nil
+	}
+	c.emit(pipeline.Event{Warning: true, Reason: problem.Reason, Message: "deleted without putting the mesh back: " + problem.Message})
+	return reconcile.Result{}, c.release(ctx)
+}
+
+// removeCreated deletes what Sluice made: first what routes, and after the propagation delay the rule that it named.
+func (c *convergence) removeCreated(ctx context.Context) (time.Duration, error) {
+	status := &c.rollout.Status
+	for _, vs := range status.VirtualServices {
+		if vs.Created {
+			if err := c.remove(ctx, kindVirtualService, vs.Name); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if status.DestinationRule == nil || !status.DestinationRule.Created {
+		return 0, nil
+	}
+	if rest, _ := c.notes.untilReleased("", false, c.Config.PropagationDelay, c.Clock.Now()); rest > 0 {
+		return rest, nil
+	}
+	return 0, c.remove(ctx, kindDestinationRule, status.DestinationRule.Name)
+}
+
+// remove deletes an object if it is still there and as it was seen.
+func (c *convergence) remove(ctx context.Context, kind schema.GroupVersionKind, name string) error {
+	objects := c.sight.virtualServices
+	if kind == kindDestinationRule {
+		objects = c.sight.destinationRules
+	}
+	found := find(objects, name)
+	if found == nil {
+		return nil
+	}
+	return c.write(ctx, change{kind: kind, name: name, found: found})
+}
+
+// release removes the finalizer and forgets the Rollout.
+func (c *convergence) release(ctx context.Context) error {
+	before := c.rollout.DeepCopy()
+	after := c.rollout.DeepCopy()
+	controllerutil.RemoveFinalizer(after, v1.FinalizerName)
+	if err := c.patchMetadata(ctx, before, after); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	c.forget(c.key)
+	return nil
+}

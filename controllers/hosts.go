@@ -1,0 +1,145 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/mesh"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// hostProblem is why the host can not be driven at all, nil when it can.
+func (s *sight) hostProblem(rollout *v1.Rollout) *pipeline.Problem {
+	if p := s.problem; p != nil {
+		return p
+	}
+	if p := foreignHost("spec.host", rollout.Spec.Host, rollout.Namespace, s.service != nil); p != nil {
+		return p
+	}
+	if older := s.olderOnHost(rollout); older != "" {
+		return &pipeline.Problem{Reason: v1.ReasonHostConflict, Message: fmt.Sprintf(
+			"Rollout %s is older and drives %s too: delete one of the two, or give one another spec.host", older, rollout.Spec.Host)}
+	}
+	return nil
+}
+
+// foreignHost tells whether a field names something else than a Service of the namespace.
+func foreignHost(field, host, namespace string, exists bool) *pipeline.Problem {
+	name, in, ok := mesh.ServiceOf(host, namespace)
+	message := ""
+	switch {
+	case !ok:
+		message = fmt.Sprintf("%s %s is no Service of namespace %s: use the name of one (hosts of ServiceEntries come later)", field, host, namespace)
+	case in != namespace:
+		message = fmt.Sprintf("%s %s is a Service of namespace %s: a Rollout drives hosts of its own namespace %s only", field, host, in, namespace)
+	case !exists:
+		message = fmt.Sprintf("%s %s: there is no Service %s in namespace %s: create it or correct the host", field, host, name, namespace)
+	default:
+		return nil
+	}
+	return &pipeline.Problem{Reason: v1.ReasonForeignHost, Message: message}
+}
+
+// olderOnHost names the Rollout that came first to the host, if that is another one.
+func (s *sight) olderOnHost(rollout *v1.Rollout) string {
+	host := mesh.HostKey(rollout.Spec.Host, rollout.Namespace)
+	first := rollout
+	for i := range s.rollouts {
+		other := &s.rollouts[i]
+		if mesh.HostKey(other.Spec.Host, other.Namespace) == host && isOlder(other, first) {
+			first = other
+		}
+	}
+	if first.Name == rollout.Name {
+		return ""
+	}
+	return first.Name
+}
+
+func isOlder(a, b *v1.Rollout) bool {
+	if at, bt := a.CreationTimestamp, b.CreationTimestamp; !at.Equal(&bt) {
+		return at.Before(&bt)
+	}
+	return a.Name < b.Name
+}
+
+// faultTargets looks up, for each fault.host that is not the Rollout's own, the VirtualService that would carry the fault.
+func (r *RolloutReconciler) faultTargets(ctx context.Context, rollout *v1.Rollout, s *sight) (map[string]pipeline.FaultTarget, error) {
+	targets := map[string]pipeline.FaultTarget{}
+	own := mesh.HostKey(rollout.Spec.Host, rollout.Namespace)
+	for i := range rollout.Spec.Steps {
+		fault := rollout.Spec.Steps[i].Fault
+		if fault == nil || fault.Host == "" || mesh.HostKey(fault.Host, rollout.Namespace) == own {
+			continue
+		}
+		if _, done := targets[fault.Host]; done {
+			continue
+		}
+		target, err := r.faultTarget(ctx, rollout, s, fault.Host)
+		if err != nil {
+			return nil, err
+		}
+		targets[fault.Host] = target
+	}
+	return targets, nil
+}
+
+func (r *RolloutReconciler) faultTarget(ctx context.Context, rollout *v1.Rollout, s *sight, host string) (pipeline.FaultTarget, error) {
+	exists := false
+	if name, namespace, ok := mesh.ServiceOf(host, rollout.Namespace); ok && namespace == rollout.Namespace {
+		service, err := r.service(ctx, namespace, name)
+		problem, err := unreadable(err)
+		if err != nil || problem != nil {
+			return pipeline.FaultTarget{Problem: problem}, err
+		}
+		exists = service != nil
+	}
+	if p := foreignHost("fault.host", host, rollout.Namespace, exists); p != nil {
+		return pipeline.FaultTarget{Problem: p}, nil
+	}
+	carrier, problem := mesh.SurveyFault(rollout, host, s.virtualServices)
+	target := pipeline.FaultTarget{VirtualService: carrier, Problem: fromMesh(problem)}
+	target.Busy = r.faultHolder(rollout, s.rollouts, carrier.Name)
+	return target, nil
+}
+
+// faultHolder names another Rollout whose fault stands on a VirtualService, by this process's commits and by the statuses.
+func (r *RolloutReconciler) faultHolder(rollout *v1.Rollout, rollouts []v1.Rollout, name string) string {
+	target := types.NamespacedName{Namespace: rollout.Namespace, Name: name}
+	if holder, ok := r.claims.holder(target, client.ObjectKeyFromObject(rollout)); ok {
+		return holder.Name
+	}
+	for i := range rollouts {
+		if other := &rollouts[i]; other.Name != rollout.Name && carriesFault(&other.Status, name) {
+			return other.Name
+		}
+	}
+	return ""
+}
+
+// carriesFault tells whether a status has a fault on a VirtualService, its own or that of another host.
+func carriesFault(status *v1.RolloutStatus, name string) bool {
+	if vs := status.FaultVirtualService; vs != nil && vs.Name == name {
+		return true
+	}
+	if status.Traffic == nil || status.Traffic.Fault == nil || status.Traffic.Fault.Host != "" {
+		return false
+	}
+	for _, vs := range status.VirtualServices {
+		if vs.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func fromMesh(p *mesh.Problem) *pipeline.Problem {
+	if p == nil {
+		return nil
+	}
+	return &pipeline.Problem{Reason: p.Reason, Message: p.Message}
+}

@@ -1,0 +1,151 @@
+package controllers
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// memory holds what this process knows of each Rollout's mesh and status does not: it is begun afresh by a restart, and
+// nothing but delays and clocks depends on it.
+type memory struct {
+	mu    sync.Mutex
+	notes map[types.NamespacedName]*notes
+}
+
+// notes of one Rollout. Only its own reconcile uses them, one at a time.
+type notes struct {
+	uid types.UID
+	// seen tells since when the rule is known to hold a subset, by its name and labels.
+	seen map[string]time.Time
+	// unnamed tells since when no route of the namespace names a subset that leaves.
+	unnamed map[string]time.Time
+	// traffic is the hash of the traffic that written is about; acked is the time of its last acknowledged write.
+	traffic string
+	acked   time.Time
+	// touched is true when the mesh was not as that traffic says, or a write of it was tried.
+	touched bool
+	written *pipeline.Written
+	// refusal is why the API server refused the last write.
+	refusal *pipeline.Problem
+	// conflicts in a row, by which retries back off.
+	conflicts int
+}
+
+func newMemory() *memory {
+	return &memory{notes: map[types.NamespacedName]*notes{}}
+}
+
+// of returns the notes of a Rollout; those of an earlier one of the same name are dropped.
+func (m *memory) of(rollout *v1.Rollout) *notes {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := types.NamespacedName{Namespace: rollout.Namespace, Name: rollout.Name}
+	n := m.notes[key]
+	if n == nil || n.uid != rollout.UID {
+		n = &notes{uid: rollout.UID, seen: map[string]time.Time{}, unnamed: map[string]time.Time{}}
+		m.notes[key] = n
+	}
+	return n
+}
+
+func (m *memory) forget(key types.NamespacedName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.notes, key)
+}
+
+// about turns to another traffic: what was known of the former one says nothing.
+func (n *notes) about(traffic *v1.Traffic) {
+	if h := hashOf(traffic); h != n.traffic {
+		n.traffic, n.acked, n.touched, n.written = h, time.Time{}, false, nil
+	}
+}
+
+// settle notes whether the mesh is as the traffic says, and returns since when that is known; nil when it is not so.
+func (n *notes) settle(settled bool, now time.Time) *pipeline.Written {
+	switch {
+	case !settled:
+		n.written, n.acked, n.touched = nil, time.Time{}, true
+	case n.written != nil:
+	case !n.acked.IsZero():
+		n.written = &pipeline.Written{At: n.acked, Wrote: true}
+	default:
+		n.written = &pipeline.Written{At: now, Wrote: n.touched}
+	}
+	return n.written
+}
+
+// observeSubsets notes which subsets the rule holds; one that changed or went away is waited for anew.
+func (n *notes) observeSubsets(found []v1.Subset, now time.Time) {
+	present := map[string]bool{}
+	for _, subset := range found {
+		key := subsetKey(subset.Name, subset.Labels)
+		present[key] = true
+		if _, ok := n.seen[key]; !ok {
+			n.seen[key] = now
+		}
+	}
+	maps.DeleteFunc(n.seen, func(key string, _ time.Time) bool { return !present[key] })
+}
+
+// untilKnown is how much longer the mesh is given to learn of a subset.
+func (n *notes) untilKnown(name string, labels map[string]string, delay time.Duration, now time.Time) time.Duration {
+	since, ok := n.seen[subsetKey(name, labels)]
+	if !ok {
+		return delay
+	}
+	return max(0, delay-now.Sub(since))
+}
+
+// untilReleased is how much longer a subset stays that no route names any more; named ones stay.
+func (n *notes) untilReleased(name string, named bool, delay time.Duration, now time.Time) (time.Duration, bool) {
+	if named {
+		delete(n.unnamed, name)
+		return 0, false
+	}
+	since, ok := n.unnamed[name]
+	if !ok {
+		n.unnamed[name], since = now, now
+	}
+	return max(0, delay-now.Sub(since)), true
+}
+
+func subsetKey(name string, labels map[string]string) string {
+	key := name
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		key += "\x00" + k + "=" + labels[k]
+	}
+	return key
+}
+
+// hashOf the value's JSON. It goes through a tree, since Istio's messages marshal with varying white space.
+func hashOf(value any) string {
+	sum := sha256.Sum256(canonicalJSON(value))
+	return hex.EncodeToString(sum[:8])
+}
+
+func canonicalJSON(value any) []byte {
+	first, err := json.Marshal(value)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	var tree any
+	if err := json.Unmarshal(first, &tree); err != nil {
+		return first
+	}
+	canonical, err := json.Marshal(tree)
+	if err != nil {
+		return first
+	}
+	return canonical
+}

@@ -1,0 +1,281 @@
+package controllers
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/mesh"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// change is one object that is not as the committed status says.
+type change struct {
+	kind schema.GroupVersionKind
+	name string
+	// found is what the write is based on, nil to create; want is what to write, nil to delete.
+	found, want *unstructured.Unstructured
+	// carries tells whether the committed traffic depends on it.
+	carries bool
+}
+
+// plan is what the mesh lacks of the committed status.
+type plan struct {
+	// changes that may be written now, in this order.
+	changes []change
+	// carrying: the traffic is not as status says; it is after the changes, the wait and once the problem is solved.
+	carrying bool
+	// wait is the time until more may be written; 0: nothing waits.
+	wait time.Duration
+	// problem is why something can not be rendered.
+	problem *pipeline.Problem
+}
+
+// planner makes a plan. It does no I/O.
+type planner struct {
+	plan
+	rollout *v1.Rollout
+	sight   *sight
+	notes   *notes
+	delay   time.Duration
+	now     time.Time
+	rule    *unstructured.Unstructured
+}
+
+// makePlan compares the mesh with the committed status.
+func (c *convergence) makePlan(now time.Time) plan {
+	traffic := c.rollout.Status.Traffic
+	if traffic == nil || detached(c.rollout) {
+		return plan{}
+	}
+	if p := c.sight.meshProblem; p != nil {
+		return plan{problem: p, carrying: true}
+	}
+	p := &planner{rollout: c.rollout, sight: c.sight, notes: c.notes, delay: c.Config.PropagationDelay, now: now}
+	if ref := c.rollout.Status.DestinationRule; ref != nil {
+		p.rule = find(c.sight.destinationRules, ref.Name)
+	}
+	rule := p.planRule()
+	routes := p.planRoutes()
+	if allStable(traffic) && p.ruleHolds(traffic.Stable) {
+		p.changes = append(routes, rule...) // the way back waits for nothing
+	} else {
+		p.changes = append(rule, routes...)
+	}
+	return p.plan
+}
+
+func detached(rollout *v1.Rollout) bool {
+	return rollout.Annotations[v1.ReconcileAnnotation] == v1.ReconcileDisabled
+}
+
+// planRule brings subsets in before anything names them, and out after nothing does.
+func (p *planner) planRule() []change {
+	status := &p.rollout.Status
+	if status.DestinationRule == nil {
+		return nil
+	}
+	p.notes.observeSubsets(subsetsIn(p.rule), p.now)
+	want, problem := mesh.DestinationRule(p.rollout, p.rule, p.released())
+	if problem != nil {
+		p.problem, p.carrying = fromMesh(problem), true
+		return nil
+	}
+	if sameObject(p.rule, want) {
+		return nil
+	}
+	carries := !p.ruleHolds(status.Traffic.Stable)
+	if canary := status.Traffic.Canary; canary != nil {
+		carries = carries || !p.ruleHolds(*canary)
+	}
+	p.carrying = p.carrying || carries
+	return []change{{kind: kindDestinationRule, name: status.DestinationRule.Name, found: p.rule, want: want, carries: carries}}
+}
+
+// released names the leaving subsets that no route has named for the propagation delay.
+func (p *planner) released() []string {
+	var names []string
+	var named map[string]bool
+	for _, subset := range p.rollout.Status.Subsets {
+		if !subset.Leaving || !slices.ContainsFunc(subsetsIn(p.rule), func(s v1.Subset) bool { return s.Name == subset.Name }) {
+			continue
+		}
+		if named == nil {
+			named = mesh.References(p.sight.virtualServices, p.rollout.Namespace, p.rollout.Spec.Host)
+		}
+		rest, leaves := p.notes.untilReleased(subset.Name, named[subset.Name], p.delay, p.now)
+		switch {
+		case leaves && rest == 0:
+			names = append(names, subset.Name)
+		case leaves:
+			p.waitFor(rest)
+		}
+	}
+	return names
+}
+
+func (p *planner) waitFor(d time.Duration) {
+	if p.wait == 0 || d < p.wait {
+		p.wait = d
+	}
+}
+
+func (p *planner) ruleHolds(t v1.Target) bool {
+	return slices.ContainsFunc(subsetsIn(p.rule), func(s v1.Subset) bool {
+		return s.Name == t.Subset && maps.Equal(s.Labels, t.Labels)
+	})
+}
+
+// planRoutes renders each VirtualService that is driven, carries a fault, or has kept a copy of ours. A fault that ends is
+// taken away before the next step's traffic comes; on the way back to stable it goes right after.
+func (p *planner) planRoutes() []change {
+	var own, faults []change
+	managed := map[string]bool{}
+	for _, vs := range p.rollout.Status.VirtualServices {
+		managed[vs.Name] = true
+		own = append(own, p.planRoute(vs.Name)...)
+	}
+	carrier := carrierName(&p.rollout.Status)
+	if carrier != "" && !managed[carrier] && p.problem == nil {
+		faults = append(faults, p.planRoute(carrier)...)
+	}
+	for _, vs := range p.sight.virtualServices {
+		if name := vs.GetName(); !managed[name] && name != carrier && hasCopies(vs, p.rollout.Name) {
+			faults = append(faults, p.planRoute(name)...)
+		}
+	}
+	if t := p.rollout.Status.Traffic; t.Canary != nil && (t.Fault == nil || t.Fault.Host == "") {
+		return append(faults, own...)
+	}
+	return append(own, faults...)
+}
+
+// planRoute renders one VirtualService, unless it names a subset that the mesh may not know yet.
+func (p *planner) planRoute(name string) []change {
+	found := find(p.sight.virtualServices, name)
+	want, problem := p.render(name, found)
+	if problem != nil {
+		p.problem, p.carrying = fromMesh(problem), true
+		return nil
+	}
+	if sameObject(found, want) {
+		return nil
+	}
+	p.carrying = true
+	if rest := p.untilNamed(found, want); rest > 0 && (found == nil || !allStable(p.rollout.Status.Traffic)) {
+		p.waitFor(rest)
+		return nil
+	}
+	return []change{{kind: kindVirtualService, name: name, found: found, want: want, carries: true}}
+}
+
+// render gives a VirtualService as the committed status wants it; nil when it is to go.
+func (p *planner) render(name string, found *unstructured.Unstructured) (*unstructured.Unstructured, *mesh.Problem) {
+	status, want := &p.rollout.Status, found
+	managed := slices.IndexFunc(status.VirtualServices, func(vs v1.ManagedVirtualService) bool { return vs.Name == name })
+	if managed >= 0 {
+		var problem *mesh.Problem
+		if want, problem = mesh.VirtualService(p.rollout, status.VirtualServices[managed], found); problem != nil {
+			return nil, problem
+		}
+	}
+	if carrierName(status) == name {
+		return p.renderFault(p.rollout, status.FaultVirtualService, want)
+	}
+	if managed < 0 {
+		// A crash left our copy on a VirtualService that status names no more.
+		without := p.rollout.DeepCopy()
+		without.Status.Traffic.Fault = nil
+		return p.renderFault(without, &v1.ManagedVirtualService{Name: name}, want)
+	}
+	return want, nil
+}
+
+// renderFault does not complain of a VirtualService that vanished together with the fault that was to be taken from it.
+func (p *planner) renderFault(rollout *v1.Rollout, carrier *v1.ManagedVirtualService, found *unstructured.Unstructured) (*unstructured.Unstructured, *mesh.Problem) {
+	wanted := rollout.Status.Traffic.Fault != nil && rollout.Status.Traffic.Fault.Host != ""
+	want, problem := mesh.FaultVirtualService(rollout, carrier, found)
+	if problem != nil && !wanted {
+		return found, nil
+	}
+	return want, problem
+}
+
+// untilNamed is how long a VirtualService waits until the mesh knows every subset that it newly names.
+func (p *planner) untilNamed(found, want *unstructured.Unstructured) time.Duration {
+	if want == nil {
+		return 0
+	}
+	host, namespace := p.rollout.Spec.Host, p.rollout.Namespace
+	before := map[string]bool{}
+	if found != nil {
+		before = mesh.References([]*unstructured.Unstructured{found}, namespace, host)
+	}
+	rest := time.Duration(0)
+	after := mesh.References([]*unstructured.Unstructured{want}, namespace, host)
+	for _, subset := range p.rollout.Status.Subsets {
+		if after[subset.Name] && !before[subset.Name] {
+			rest = max(rest, p.notes.untilKnown(subset.Name, subset.Labels, p.delay, p.now))
+		}
+	}
+	return rest
+}
+
+// subsetsIn reads name and labels of a DestinationRule's subsets.
+func subsetsIn(rule *unstructured.Unstructured) []v1.Subset {
+	if rule == nil {
+		return nil
+	}
+	raw, _, err := unstructured.NestedSlice(rule.Object, "spec", "subsets")
+	if err != nil {
+		return nil
+	}
+	var subsets []v1.Subset
+	for _, entry := range raw {
+		fields, ok := entry.(map[string]any)
+		if !ok {
+			continue
+		}
+		name, _, nameErr := unstructured.NestedString(fields, "name")
+		set, _, labelErr := unstructured.NestedStringMap(fields, "labels")
+		if nameErr == nil && labelErr == nil {
+			subsets = append(subsets, v1.Subset{Name: name, Labels: set})
+		}
+	}
+	return subsets
+}
+
+var copyName = regexp.MustCompile(`^sluice-(?:fault|match|mirror)-(.+)-\d+$`)
+
+// hasCopies tells whether a VirtualService holds routes that were inserted for a Rollout.
+func hasCopies(vs *unstructured.Unstructured, rollout string) bool {
+	return slices.ContainsFunc(routeNames(vs), func(name string) bool {
+		match := copyName.FindStringSubmatch(name)
+		return match != nil && match[1] == rollout
+	})
+}
+
+// routeNames lists the names of a VirtualService's HTTP routes, without copying it.
+func routeNames(vs *unstructured.Unstructured) []string {
+	raw, _, err := unstructured.NestedFieldNoCopy(vs.Object, "spec", "http")
+	routes, ok := raw.([]any)
+	if err != nil || !ok {
+		return nil
+	}
+	var names []string
+	for _, entry := range routes {
+		route, ok := entry.(map[string]any)
+		if !ok {
+			continue
+		}
+		if name, ok := route["name"].(string); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,266 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/mesh"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// sight is what one reconcile sees of a Rollout's namespace. Objects may be the cache's own and are not changed.
+type sight struct {
+	// service of the host, nil when there is none.
+	service *corev1.Service
+	// rollouts of the namespace, this one included.
+	rollouts []v1.Rollout
+	// virtualServices and destinationRules of the namespace, by name, with what this reconcile wrote.
+	virtualServices  []*unstructured.Unstructured
+	destinationRules []*unstructured.Unstructured
+	workloads        []workload
+	endpoints        []endpoint
+	// meshProblem is why the mesh's objects can not be read; then the lists above are empty.
+	meshProblem *pipeline.Problem
+	// problem is why workloads, pods or services can not be read.
+	problem *pipeline.Problem
+}
+
+// look reads a Rollout's namespace, the mesh's objects through reader. What it wants to be woken by is noted before it reads.
+func (r *RolloutReconciler) look(ctx context.Context, rollout *v1.Rollout, reader client.Reader) (*sight, error) {
+	s := &sight{}
+	if err := r.lookAtService(ctx, rollout, s); err != nil {
+		return nil, err
+	}
+	r.interest.note(rollout, s.service)
+	list := &v1.RolloutList{}
+	if err := r.Client.List(ctx, list, client.InNamespace(rollout.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing Rollouts of %s: %w", rollout.Namespace, err)
+	}
+	s.rollouts = list.Items
+	slices.SortFunc(s.rollouts, func(a, b v1.Rollout) int { return strings.Compare(a.Name, b.Name) })
+	if err := r.lookAtMesh(ctx, rollout, reader, s); err != nil {
+		return nil, err
+	}
+	return s, r.lookAtPods(ctx, rollout, s)
+}
+
+func (r *RolloutReconciler) lookAtService(ctx context.Context, rollout *v1.Rollout, s *sight) error {
+	name, namespace, ok := mesh.ServiceOf(rollout.Spec.Host, rollout.Namespace)
+	if !ok || namespace != rollout.Namespace {
+		return nil
+	}
+	service, err := r.service(ctx, namespace, name)
+	s.problem, err = unreadable(err)
+	s.service = service
+	return err
+}
+
+// service returns a Service, nil when there is none.
+func (r *RolloutReconciler) service(ctx context.Context, namespace, name string) (*corev1.Service, error) {
+	if err := r.readable(schema.GroupKind{Kind: "Service"}); err != nil {
+		return nil, err
+	}
+	service := &corev1.Service{}
+	err := r.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, service)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading Service %s/%s: %w", namespace, name, err)
+	}
+	return service, nil
+}
+
+// lookAtMesh reads VirtualServices and DestinationRules, none of which may be older than our last write of it.
+func (r *RolloutReconciler) lookAtMesh(ctx context.Context, rollout *v1.Rollout, reader client.Reader, s *sight) error {
+	var err error
+	if s.virtualServices, err = r.meshObjects(ctx, reader, kindVirtualService, rollout); err == nil {
+		s.destinationRules, err = r.meshObjects(ctx, reader, kindDestinationRule, rollout)
+	}
+	s.meshProblem, err = unreadable(err)
+	if s.meshProblem != nil {
+		s.virtualServices, s.destinationRules = nil, nil
+	}
+	return err
+}
+
+// meshObjects lists a kind, sorted by name. One of the Rollout's own that we wrote and the cache does not have is asked
+// for live: only then is it known to be gone.
+func (r *RolloutReconciler) meshObjects(
+	ctx context.Context, reader client.Reader, kind schema.GroupVersionKind, rollout *v1.Rollout,
+) ([]*unstructured.Unstructured, error) {
+	objects, err := r.listRaw(ctx, reader, kind, rollout.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	present := map[string]bool{}
+	for _, obj := range objects {
+		present[obj.GetName()] = true
+		if reader != r.Live && r.ledger.stale(kind, obj) {
+			return nil, errStale
+		}
+	}
+	for _, name := range r.ledger.written(kind, rollout.Namespace, drivenNames(kind, &rollout.Status)) {
+		if present[name] {
+			continue
+		}
+		obj, err := r.liveObject(ctx, kind, types.NamespacedName{Namespace: rollout.Namespace, Name: name})
+		if err != nil {
+			return nil, err
+		}
+		if obj != nil {
+			objects = append(objects, obj)
+		}
+	}
+	slices.SortFunc(objects, func(a, b *unstructured.Unstructured) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return objects, nil
+}
+
+// liveObject reads one object of the mesh from the API server, nil when there is none.
+func (r *RolloutReconciler) liveObject(ctx context.Context, kind schema.GroupVersionKind, key types.NamespacedName) (*unstructured.Unstructured, error) {
+	obj := newObject(kind)
+	switch err := r.Live.Get(ctx, key, obj); {
+	case apierrors.IsNotFound(err):
+		r.ledger.forget(kind, key)
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading %s %s: %w", kind.Kind, key, err)
+	}
+	return obj, nil
+}
+
+func (r *RolloutReconciler) listRaw(ctx context.Context, reader client.Reader, kind schema.GroupVersionKind, namespace string) ([]*unstructured.Unstructured, error) {
+	if err := r.readable(kind.GroupKind()); err != nil {
+		return nil, err
+	}
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	if err := reader.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing %ss of %s: %w", kind.Kind, namespace, err)
+	}
+	objects := make([]*unstructured.Unstructured, len(list.Items))
+	for i := range list.Items {
+		objects[i] = &list.Items[i]
+	}
+	return objects, nil
+}
+
+// lookAtPods reads workloads and endpoints.
+func (r *RolloutReconciler) lookAtPods(ctx context.Context, rollout *v1.Rollout, s *sight) error {
+	if s.problem != nil {
+		return nil
+	}
+	var selector labels.Selector = labels.Nothing()
+	if s.service != nil && len(s.service.Spec.Selector) > 0 {
+		selector = labels.SelectorFromSet(s.service.Spec.Selector)
+	}
+	var err error
+	if s.workloads, err = r.findWorkloads(ctx, rollout, selector); err == nil && !selector.Empty() {
+		s.endpoints, err = r.findEndpoints(ctx, rollout.Namespace, selector)
+	}
+	s.problem, err = unreadable(err)
+	return err
+}
+
+// drivenNames are the objects of a kind that a status says are driven.
+func drivenNames(kind schema.GroupVersionKind, status *v1.RolloutStatus) []string {
+	var names []string
+	if kind == kindDestinationRule {
+		if status.DestinationRule != nil {
+			names = append(names, status.DestinationRule.Name)
+		}
+		return names
+	}
+	for _, vs := range status.VirtualServices {
+		names = append(names, vs.Name)
+	}
+	if vs := status.FaultVirtualService; vs != nil && !slices.Contains(names, vs.Name) {
+		names = append(names, vs.Name)
+	}
+	return names
+}
+
+// unreadableError says why a kind can not be read.
+type unreadableError struct{ problem pipeline.Problem }
+
+func (e *unreadableError) Error() string { return e.problem.Message }
+
+// readable tells from what the watches found whether a kind can be read at all: reading one that can't would block.
+func (r *RolloutReconciler) readable(kind schema.GroupKind) error {
+	if r.Kinds == nil {
+		return nil
+	}
+	switch problem, known := r.Kinds.Problem(kind); {
+	case !known:
+		return errNotYet
+	case problem != nil:
+		return &unreadableError{*problem}
+	}
+	return nil
+}
+
+// unreadable turns the errors that a user must mend into a problem; others stay errors.
+func unreadable(err error) (*pipeline.Problem, error) {
+	var known *unreadableError
+	switch {
+	case err == nil:
+		return nil, nil
+	case asError(err, &known):
+		return &known.problem, nil
+	case meta.IsNoMatchError(err):
+		return &pipeline.Problem{Reason: v1.ReasonIstioNotInstalled, Message: istioMissing}, nil
+	case apierrors.IsForbidden(err):
+		return &pipeline.Problem{Reason: v1.ReasonForbidden, Message: forbiddenMessage(err)}, nil
+	default:
+		return nil, err
+	}
+}
+
+const istioMissing = "the API server does not know networking.istio.io/v1 VirtualService and DestinationRule: install Istio's CRDs; Sluice goes on when they are there"
+
+// forbiddenMessage is the API server's own: it names user, verb and resource.
+func forbiddenMessage(err error) string {
+	return fmt.Sprintf("the operator's ServiceAccount lacks a permission: %v; grant it (see config/rbac)", rootCause(err))
+}
+
+func newObject(kind schema.GroupVersionKind) *unstructured.Unstructured {
+	obj := &unstructured.Unstructured{}
+	obj.SetGroupVersionKind(kind)
+	return obj
+}
+
+// find returns the object of a name, nil when there is none.
+func find(objects []*unstructured.Unstructured, name string) *unstructured.Unstructured {
+	for _, obj := range objects {
+		if obj.GetName() == name {
+			return obj
+		}
+	}
+	return nil
+}
+
+// replace puts what was written in the place of what was seen; a nil object takes it away.
+func (s *sight) replace(kind schema.GroupVersionKind, name string, written *unstructured.Unstructured) {
+	list := &s.virtualServices
+	if kind == kindDestinationRule {
+		list = &s.destinationRules
+	}
+	kept := slices.DeleteFunc(slices.Clone(*list), func(o *unstructured.Unstructured) bool { return o.GetName() == name })
+	if written != nil {
+		kept = append(kept, written)
+	}
+	slices.SortFunc(kept, func(a, b *unstructured.Unstructured) int { return strings.Compare(a.GetName(), b.GetName()) })
+	*list = kept
+}

@@ -1,0 +1,205 @@
+package controllers
+
+import (
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/mesh"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// versionLabel is the pod label that names a version which nothing else describes.
+const versionLabel = "version"
+
+// observeVersions describes every version that a decision may be about, by name, and says which ones the ready endpoints
+// belong to.
+func observeVersions(rollout *v1.Rollout, s *sight, subsets []v1.Subset) (versions map[string]pipeline.Version, serving []string) {
+	named := knownVersions(rollout)
+	if rollout.Status.Stable == "" {
+		for _, subset := range subsets {
+			named = append(named, subset.Labels[versionLabel])
+		}
+		serving = s.serving(rollout, named, subsets)
+		named = append(named, serving...)
+	}
+	versions = map[string]pipeline.Version{}
+	for _, name := range named {
+		if _, done := versions[name]; name != "" && !done {
+			versions[name] = s.version(rollout, name, subsets)
+		}
+	}
+	noteOverlaps(versions)
+	return versions, serving
+}
+
+// knownVersions are those that spec and status name.
+func knownVersions(rollout *v1.Rollout) []string {
+	spec, status := rollout.Spec, rollout.Status
+	names := []string{spec.Version, spec.InitialVersion, status.Stable, status.Canary, status.Previous}
+	if status.Rejected != nil {
+		names = append(names, status.Rejected.Version)
+	}
+	if status.Traffic != nil {
+		names = append(names, status.Traffic.Stable.Version)
+	}
+	for _, v := range spec.Versions {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
+// version looks for a version's workload, and without one for its endpoints.
+func (s *sight) version(rollout *v1.Rollout, name string, subsets []v1.Subset) pipeline.Version {
+	subset, set := resolveSubset(rollout, name, subsets)
+	seen := pipeline.Version{Labels: set, Subset: subset}
+	if w := s.workload(listed(rollout, name), set); w != nil {
+		seen.Found, seen.Available, seen.Ready = true, w.available, w.ready
+		seen.Revision, seen.Workload = w.revision(), w.name
+		return seen
+	}
+	for _, e := range s.endpoints {
+		if labels.SelectorFromSet(set).Matches(labels.Set(e.labels)) {
+			seen.Ready++
+		}
+	}
+	seen.Found, seen.Available = seen.Ready > 0, seen.Ready > 0
+	return seen
+}
+
+// workload is the named one, else the first whose pods bear the labels.
+func (s *sight) workload(version *v1.Version, set map[string]string) *workload {
+	selector := labels.SelectorFromSet(set)
+	for i := range s.workloads {
+		w := &s.workloads[i]
+		if version != nil && version.Workload != nil {
+			if w.kind == workloadKind(version.Workload) && w.name == version.Workload.Name {
+				return w
+			}
+			continue
+		}
+		if selector.Matches(labels.Set(w.template.Labels)) {
+			return w
+		}
+	}
+	return nil
+}
+
+func listed(rollout *v1.Rollout, name string) *v1.Version {
+	for i := range rollout.Spec.Versions {
+		if rollout.Spec.Versions[i].Name == name {
+			return &rollout.Spec.Versions[i]
+		}
+	}
+	return nil
+}
+
+// resolveSubset gives the subset and labels of a version: as the spec lists them, else as found, else by name.
+func resolveSubset(rollout *v1.Rollout, name string, subsets []v1.Subset) (string, map[string]string) {
+	version := listed(rollout, name)
+	subset := ""
+	if version != nil {
+		subset = version.Subset
+	}
+	found := foreignSubsets(rollout, subsets)
+	if subset == "" {
+		subset = defaultSubset(rollout, name, found)
+	}
+	if version != nil && len(version.Labels) > 0 {
+		return subset, version.Labels
+	}
+	if set, ok := found[subset]; ok && len(set) > 0 {
+		return subset, set
+	}
+	return subset, map[string]string{versionLabel: name}
+}
+
+// foreignSubsets are the found subsets that Sluice did not add, with their labels.
+func foreignSubsets(rollout *v1.Rollout, subsets []v1.Subset) map[string]map[string]string {
+	foreign := map[string]map[string]string{}
+	for _, s := range subsets {
+		foreign[s.Name] = s.Labels
+	}
+	for _, s := range rollout.Status.Subsets {
+		if s.Added {
+			delete(foreign, s.Name)
+		}
+	}
+	return foreign
+}
+
+// defaultSubset is named after the version, unless the version serves under another name already or the only found subset
+// of that version bears another name.
+func defaultSubset(rollout *v1.Rollout, name string, found map[string]map[string]string) string {
+	if t := rollout.Status.Traffic; t != nil && t.Stable.Version == name {
+		return t.Stable.Subset
+	} else if t != nil && t.Canary != nil && t.Canary.Version == name {
+		return t.Canary.Subset
+	}
+	subset := mesh.SubsetName(name)
+	if _, ok := found[subset]; ok {
+		return subset
+	}
+	var same []string
+	for other, set := range found {
+		if set[versionLabel] == name {
+			same = append(same, other)
+		}
+	}
+	if len(same) == 1 {
+		return same[0]
+	}
+	return subset
+}
+
+// serving lists the versions that the ready endpoints belong to, sorted. An endpoint of no version makes the answer
+// ambiguous, by an entry that no version has.
+func (s *sight) serving(rollout *v1.Rollout, named []string, subsets []v1.Subset) []string {
+	names := slices.Compact(slices.Sorted(slices.Values(named)))
+	selectors := map[string]labels.Selector{}
+	for _, name := range names {
+		_, set := resolveSubset(rollout, name, subsets)
+		selectors[name] = labels.SelectorFromSet(set)
+	}
+	versions := map[string]bool{}
+	for _, e := range s.endpoints {
+		version := e.labels[versionLabel]
+		for _, name := range names {
+			if name != "" && selectors[name].Matches(labels.Set(e.labels)) {
+				version = name
+				break
+			}
+		}
+		if version == "" {
+			versions["none"], versions["none ("+e.name+" has no label version)"] = true, true
+			continue
+		}
+		versions[version] = true
+	}
+	return slices.Sorted(maps.Keys(versions))
+}
+
+// noteOverlaps finds versions that select the same pods: the same workload, or labels all of which another one has.
+func noteOverlaps(versions map[string]pipeline.Version) {
+	names := slices.Sorted(maps.Keys(versions))
+	for _, a := range names {
+		for _, b := range names {
+			if a != b && overlap(versions[a], versions[b]) {
+				seen := versions[a]
+				seen.Overlaps = b
+				versions[a] = seen
+				break
+			}
+		}
+	}
+}
+
+func overlap(a, b pipeline.Version) bool {
+	if a.Workload != "" && a.Workload == b.Workload {
+		return true
+	}
+	return labels.SelectorFromSet(a.Labels).Matches(labels.Set(b.Labels)) ||
+		labels.SelectorFromSet(b.Labels).Matches(labels.Set(a.Labels))
+}

@@ -1,0 +1,189 @@
+package controllers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// workload is what matters of a Deployment, StatefulSet or DaemonSet.
+type workload struct {
+	kind, name string
+	template   *corev1.PodTemplateSpec
+	// ready replicas, and whether the workload counts as available at its current generation.
+	ready     int32
+	available bool
+}
+
+// endpoint is a ready pod or WorkloadEntry of the Service.
+type endpoint struct {
+	name   string
+	labels map[string]string
+}
+
+// findWorkloads lists the workloads whose pods the Service selects, and those that the spec names; by kind and name.
+func (r *RolloutReconciler) findWorkloads(ctx context.Context, rollout *v1.Rollout, selector labels.Selector) ([]workload, error) {
+	named := map[string]bool{}
+	for _, v := range rollout.Spec.Versions {
+		if v.Workload != nil {
+			named[workloadKind(v.Workload)+"/"+v.Workload.Name] = true
+		}
+	}
+	var found []workload
+	for _, list := range []client.ObjectList{&appsv1.DaemonSetList{}, &appsv1.DeploymentList{}, &appsv1.StatefulSetList{}} {
+		all, err := r.listWorkloads(ctx, list, rollout.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range all {
+			if named[w.kind+"/"+w.name] || selector.Matches(labels.Set(w.template.Labels)) {
+				found = append(found, w)
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b workload) int {
+		return strings.Compare(a.kind+"/"+a.name, b.kind+"/"+b.name)
+	})
+	return found, nil
+}
+
+func workloadKind(ref *v1.WorkloadReference) string {
+	if ref.Kind == "" {
+		return "Deployment"
+	}
+	return ref.Kind
+}
+
+func (r *RolloutReconciler) listWorkloads(ctx context.Context, list client.ObjectList, namespace string) ([]workload, error) {
+	kind := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", list), "*v1."), "List")
+	if err := r.readable(schema.GroupKind{Group: appsv1.GroupName, Kind: kind}); err != nil {
+		return nil, err
+	}
+	if err := r.Client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing %ss of %s: %w", kind, namespace, err)
+	}
+	var out []workload
+	switch l := list.(type) {
+	case *appsv1.DaemonSetList:
+		for i := range l.Items {
+			out = append(out, daemonSet(&l.Items[i]))
+		}
+	case *appsv1.DeploymentList:
+		for i := range l.Items {
+			out = append(out, deployment(&l.Items[i]))
+		}
+	case *appsv1.StatefulSetList:
+		for i := range l.Items {
+			out = append(out, statefulSet(&l.Items[i]))
+		}
+	}
+	return out, nil
+}
+
+func deployment(d *appsv1.Deployment) workload {
+	available := d.Status.ObservedGeneration >= d.Generation && d.Status.ReadyReplicas > 0
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentAvailable && c.Status == corev1.ConditionFalse {
+			available = false
+		}
+	}
+	return workload{"Deployment", d.Name, &d.Spec.Template, d.Status.ReadyReplicas, available}
+}
+
+func statefulSet(s *appsv1.StatefulSet) workload {
+	available := s.Status.ObservedGeneration >= s.Generation && s.Status.ReadyReplicas > 0
+	return workload{"StatefulSet", s.Name, &s.Spec.Template, s.Status.ReadyReplicas, available}
+}
+
+func daemonSet(d *appsv1.DaemonSet) workload {
+	available := d.Status.ObservedGeneration >= d.Generation && d.Status.NumberReady > 0
+	return workload{"DaemonSet", d.Name, &d.Spec.Template, d.Status.NumberReady, available}
+}
+
+// revision is the hash of the stored pod template, ten hex digits.
+func (w *workload) revision() string {
+	raw, err := json.Marshal(w.template)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:5])
+}
+
+// findEndpoints lists the ready pods and WorkloadEntries that the Service selects, by name.
+func (r *RolloutReconciler) findEndpoints(ctx context.Context, namespace string, selector labels.Selector) ([]endpoint, error) {
+	if err := r.readable(schema.GroupKind{Kind: "Pod"}); err != nil {
+		return nil, err
+	}
+	pods := &corev1.PodList{}
+	err := r.Client.List(ctx, pods, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, fmt.Errorf("listing Pods of %s: %w", namespace, err)
+	}
+	var found []endpoint
+	for i := range pods.Items {
+		if podReady(&pods.Items[i]) {
+			found = append(found, endpoint{"pod " + pods.Items[i].Name, pods.Items[i].Labels})
+		}
+	}
+	entries, err := r.listRaw(ctx, r.Client, kindWorkloadEntry, namespace)
+	if problem, err := unreadable(err); err != nil || problem != nil {
+		return found, err // without Istio's CRDs there are no WorkloadEntries
+	}
+	for _, entry := range entries {
+		if set := entryLabels(entry); entryReady(entry) && selector.Matches(labels.Set(set)) {
+			found = append(found, endpoint{"workloadentry " + entry.GetName(), set})
+		}
+	}
+	slices.SortFunc(found, func(a, b endpoint) int { return strings.Compare(a.name, b.name) })
+	return found, nil
+}
+
+func podReady(pod *corev1.Pod) bool {
+	if pod.DeletionTimestamp != nil {
+		return false
+	}
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// entryLabels are those by which Istio selects a WorkloadEntry: spec.labels, over which its own labels win.
+func entryLabels(entry *unstructured.Unstructured) map[string]string {
+	set, _, err := unstructured.NestedStringMap(entry.Object, "spec", "labels")
+	if err != nil || set == nil {
+		set = map[string]string{}
+	}
+	for k, v := range entry.GetLabels() {
+		set[k] = v
+	}
+	return set
+}
+
+// entryReady: a WorkloadEntry is, unless its health check says otherwise.
+func entryReady(entry *unstructured.Unstructured) bool {
+	if entry.GetDeletionTimestamp() != nil {
+		return false
+	}
+	conditions, _, err := unstructured.NestedSlice(entry.Object, "status", "conditions")
+	if err != nil {
+		return true
+	}
+	return !slices.ContainsFunc(conditions, func(raw any) bool {
+		c, ok := raw.(map[string]any)
+		return ok && c["type"] == "Healthy" && c["status"] == "False"
+	})
+}
