@@ -1,0 +1,294 @@
+package gitsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fluxcd/pkg/ssa"
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// FieldManager owns what GitSyncs apply.
+const FieldManager = "sluice-gitsync"
+
+const (
+	// dryRuns are in flight at a time for one revision.
+	dryRuns = 8
+	// shownProblems of a revision are told at once.
+	shownProblems = 5
+)
+
+// Applier writes revisions as one service account.
+type Applier struct {
+	client  client.Client
+	manager *ssa.ResourceManager
+	account string
+}
+
+// NewApplier impersonates the service account for all that it reads and writes. Its RBAC is what a revision may touch.
+func NewApplier(config *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, namespace, account string) (*Applier, error) {
+	config = rest.CopyConfig(config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + namespace + ":" + account}
+	config.WarningHandler = rest.NoWarnings{}
+	config.WarningHandlerWithContext = nil
+	plain, err := client.New(config, client.Options{Scheme: scheme, Mapper: mapper})
+	if err != nil {
+		return nil, fmt.Errorf("act as service account %s/%s: %w", namespace, account, err)
+	}
+	// As with kubectl apply, a misspelt field is an error and not dropped in silence.
+	strict := client.WithFieldValidation(plain, metav1.FieldValidationStrict)
+	manager := ssa.NewResourceManager(strict, nil, ssa.Owner{Field: FieldManager, Group: v1.GroupVersion.Group})
+	return &Applier{client: strict, manager: manager, account: namespace + "/" + account}, nil
+}
+
+// Outcome is what an apply did.
+type Outcome struct {
+	// Applied are the objects that are as the revision wants them.
+	Applied []v1.InventoryEntry
+	// Changed are those of them that were written, as people name them.
+	Changed []string
+}
+
+// Apply tries the whole revision on the API server before it writes any of it, and writes only what differs.
+// What needs a namespace or a kind that the revision itself brings is tried as soon as that is there.
+// An error of the trial is a ContentError where the revision is at fault.
+func (a *Applier) Apply(ctx context.Context, manifests []Manifest) (Outcome, error) {
+	manifests = inOrder(manifests)
+	tried, err := a.tryAll(ctx, manifests, bringsOf(manifests))
+	if err != nil {
+		return Outcome{}, err
+	}
+	var outcome Outcome
+	first := func(t trial) bool { return isDefinition(t.Object) }
+	if err := a.writeAll(ctx, tried, first, &outcome); err != nil {
+		return outcome, err
+	}
+	if tried, err = a.tryDeferred(ctx, tried); err != nil {
+		return outcome, err
+	}
+	return outcome, a.writeAll(ctx, tried, func(t trial) bool { return !isDefinition(t.Object) }, &outcome)
+}
+
+// trial is a manifest and what its dry-run told.
+type trial struct {
+	Manifest
+	differs  bool
+	deferred bool
+	problem  error
+}
+
+// tryAll dry-runs manifests and reports all that are refused, in the order of their files.
+func (a *Applier) tryAll(ctx context.Context, manifests []Manifest, brings brought) ([]trial, error) {
+	tried := make([]trial, len(manifests))
+	var group errgroup.Group
+	group.SetLimit(dryRuns)
+	for i, manifest := range manifests {
+		group.Go(func() error {
+			tried[i] = a.try(ctx, manifest, brings)
+			return nil
+		})
+	}
+	_ = group.Wait() // each trial holds its own error
+	return tried, problemsOf(tried)
+}
+
+func (a *Applier) try(ctx context.Context, manifest Manifest, brings brought) trial {
+	entry, _, _, err := a.manager.Diff(ctx, manifest.Object.DeepCopy(), ssa.DefaultDiffOptions())
+	switch {
+	case err == nil:
+		return trial{Manifest: manifest, differs: entry.Action != ssa.UnchangedAction}
+	case brings.explain(manifest.Object, err):
+		return trial{Manifest: manifest, deferred: true}
+	default:
+		return trial{Manifest: manifest, problem: err}
+	}
+}
+
+func (a *Applier) tryDeferred(ctx context.Context, tried []trial) ([]trial, error) {
+	var deferred []Manifest
+	kept := slices.DeleteFunc(slices.Clone(tried), func(t trial) bool {
+		if t.deferred {
+			deferred = append(deferred, t.Manifest)
+		}
+		return t.deferred
+	})
+	if len(deferred) == 0 {
+		return tried, nil
+	}
+	late, err := a.tryAll(ctx, deferred, brought{})
+	return append(kept, late...), err
+}
+
+// problemsOf makes one error of all refusals.
+func problemsOf(tried []trial) error {
+	refused := slices.DeleteFunc(slices.Clone(tried), func(t trial) bool { return t.problem == nil })
+	if len(refused) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(refused, func(x, y trial) int { return compareManifests(x.Manifest, y.Manifest) })
+	var texts []string
+	content := true
+	for i, t := range refused {
+		content = content && isContentProblem(t.problem)
+		if i < shownProblems {
+			texts = append(texts, fmt.Sprintf("%s: %s: %s", t.Where(), describe(t.Object), reasonOf(t.problem)))
+		}
+	}
+	if more := len(refused) - len(texts); more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	err := errors.New("nothing was applied: " + strings.Join(texts, "; "))
+	if content {
+		return &ContentError{Err: err}
+	}
+	return err
+}
+
+// isContentProblem tells whether another commit is what heals an error, rather than another permission or another try.
+func isContentProblem(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+}
+
+// reasonOf is the API server's own sentence.
+func reasonOf(err error) string {
+	if meta.IsNoMatchError(err) {
+		return errNoKind.Error()
+	}
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return status.Status().Message
+	}
+	return err.Error()
+}
+
+// writeAll applies those that differ and that pick chooses, one by one, and waits until definitions work.
+func (a *Applier) writeAll(ctx context.Context, tried []trial, pick func(trial) bool, outcome *Outcome) error {
+	for _, t := range tried {
+		if t.deferred || !pick(t) {
+			continue
+		}
+		if t.differs {
+			if err := a.write(ctx, t); err != nil {
+				return fmt.Errorf("%s: %s: %s", t.Where(), describe(t.Object), reasonOf(err))
+			}
+			outcome.Changed = append(outcome.Changed, describe(t.Object))
+		}
+		outcome.Applied = append(outcome.Applied, entryFor(t.Object))
+	}
+	return nil
+}
+
+func (a *Applier) write(ctx context.Context, t trial) error {
+	if _, err := a.manager.Apply(ctx, t.Object.DeepCopy(), ssa.DefaultApplyOptions()); err != nil {
+		return err
+	}
+	if kind, _, ok := definition(t.Object); ok {
+		return a.awaitKind(ctx, t.Object, kind)
+	}
+	return nil
+}
+
+// awaitKind returns when the API server serves the kind of a CustomResourceDefinition.
+func (a *Applier) awaitKind(ctx context.Context, definition *unstructured.Unstructured, kind schema.GroupKind) error {
+	const interval, timeout = 100 * time.Millisecond, 30 * time.Second
+	err := wait.PollUntilContextTimeout(ctx, interval, timeout, true, func(ctx context.Context) (bool, error) {
+		live := definition.DeepCopy()
+		if err := a.client.Get(ctx, client.ObjectKeyFromObject(definition), live); err != nil {
+			return false, err
+		}
+		if !established(live) {
+			return false, nil
+		}
+		_, err := a.client.RESTMapper().RESTMapping(kind)
+		return err == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for kind %s: %w", kind, err)
+	}
+	return nil
+}
+
+func established(definition *unstructured.Unstructured) bool {
+	conditions, _, _ := unstructured.NestedSlice(definition.Object, "status", "conditions")
+	return slices.ContainsFunc(conditions, func(c any) bool {
+		fields, _ := c.(map[string]any)
+		return fields["type"] == "Established" && fields["status"] == "True"
+	})
+}
+
+// inOrder sorts manifests as Flux does: what others refer to first.
+func inOrder(manifests []Manifest) []Manifest {
+	byObject := map[*unstructured.Unstructured]Manifest{}
+	objects := make(ssa.SortableUnstructureds, len(manifests))
+	for i, manifest := range manifests {
+		objects[i], byObject[manifest.Object] = manifest.Object, manifest
+	}
+	slices.SortStableFunc(objects, func(x, y *unstructured.Unstructured) int {
+		pair := ssa.SortableUnstructureds{x, y}
+		switch {
+		case pair.Less(0, 1):
+			return -1
+		case pair.Less(1, 0):
+			return 1
+		default:
+			return 0
+		}
+	})
+	sorted := make([]Manifest, len(manifests))
+	for i, object := range objects {
+		sorted[i] = byObject[object]
+	}
+	return sorted
+}
+
+// isDefinition tells whether other objects of a revision can depend on this one's existence.
+func isDefinition(object *unstructured.Unstructured) bool {
+	_, _, ok := definition(object)
+	return ok || isNamespace(object)
+}
+
+func isNamespace(object *unstructured.Unstructured) bool {
+	return object.GetKind() == "Namespace" && object.GetAPIVersion() == "v1"
+}
+
+// brought are the namespaces and kinds that a revision itself brings.
+type brought struct {
+	namespaces map[string]bool
+	kinds      map[schema.GroupKind]bool
+}
+
+func bringsOf(manifests []Manifest) brought {
+	b := brought{namespaces: map[string]bool{}, kinds: map[schema.GroupKind]bool{}}
+	for _, manifest := range manifests {
+		if isNamespace(manifest.Object) {
+			b.namespaces[manifest.Object.GetName()] = true
+		}
+		if kind, _, ok := definition(manifest.Object); ok {
+			b.kinds[kind] = true
+		}
+	}
+	return b
+}
+
+// explain tells whether a failed dry-run of object only means that what the revision brings is not there yet.
+func (b brought) explain(object *unstructured.Unstructured, err error) bool {
+	if meta.IsNoMatchError(err) {
+		return b.kinds[object.GroupVersionKind().GroupKind()]
+	}
+	return apierrors.IsNotFound(err) && (b.namespaces[object.GetNamespace()] || b.kinds[object.GroupVersionKind().GroupKind()])
+}

@@ -1,0 +1,159 @@
+package gitsync
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	"github.com/go-git/go-git/v5/storage/memory"
+)
+
+// maxObjects bounds the bookkeeping of a pack, whose objects may be empty.
+const maxObjects = 1_000_000
+
+// download gets the pack of request and unpacks it in memory.
+func download(ctx context.Context, session transport.UploadPackSession, request *packp.UploadPackRequest, maxBytes int64) (*memory.Storage, error) {
+	response, err := session.UploadPack(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Close() //nolint:errcheck // nothing is written
+	pack, err := io.ReadAll(contextReader{ctx, demultiplex(request.Capabilities, response)})
+	if err != nil {
+		return nil, fmt.Errorf("read the pack: %w", err)
+	}
+	return unpack(ctx, pack, maxBytes)
+}
+
+func demultiplex(capabilities *capability.List, r io.Reader) io.Reader {
+	switch {
+	case capabilities.Supports(capability.Sideband64k):
+		return sideband.NewDemuxer(sideband.Sideband64k, r)
+	case capabilities.Supports(capability.Sideband):
+		return sideband.NewDemuxer(sideband.Sideband, r)
+	default:
+		return r
+	}
+}
+
+func unpack(ctx context.Context, pack []byte, maxBytes int64) (*memory.Storage, error) {
+	if err := weigh(ctx, pack, maxBytes); err != nil {
+		return nil, fmt.Errorf("the pack is refused: %w", err)
+	}
+	objects := memory.NewStorage()
+	parser, err := packfile.NewParserWithStorage(packfile.NewScanner(bytes.NewReader(pack)), objects)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := parser.Parse(); err != nil {
+		return nil, fmt.Errorf("the pack is corrupt: %w", err)
+	}
+	return objects, nil
+}
+
+// weigh reads through a pack before anything of it is kept, and refuses one that would unpack to more than maxBytes.
+// The sizes that it declares are believed only as upper bounds: the parser allocates by them, and refuses to exceed them.
+func weigh(ctx context.Context, pack []byte, maxBytes int64) error {
+	scanner := packfile.NewScanner(bytes.NewReader(pack))
+	_, count, err := scanner.Header()
+	if err != nil {
+		return err
+	}
+	if count > maxObjects {
+		return fmt.Errorf("it has %d objects: at most %d are allowed", count, maxObjects)
+	}
+	left := maxBytes
+	for range count {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		header, err := scanner.NextObjectHeader()
+		if err != nil {
+			return err
+		}
+		if header.Length < 0 || header.Length > left {
+			return fmt.Errorf("%w: it unpacks to more than %d bytes", errTooLarge, maxBytes)
+		}
+		left -= header.Length
+		var start prefix
+		if _, _, err := scanner.NextObject(&start); err != nil {
+			return err
+		}
+		if header.Type == plumbing.OFSDeltaObject || header.Type == plumbing.REFDeltaObject {
+			size, err := start.deltaTarget()
+			if err != nil {
+				return err
+			}
+			if size > uint64(left) { //nolint:gosec // left is never negative
+				return fmt.Errorf("%w: it unpacks to more than %d bytes", errTooLarge, maxBytes)
+			}
+			left -= int64(size) //nolint:gosec // at most left
+		}
+	}
+	return nil
+}
+
+// prefix keeps the first bytes that are written to it: in a delta they tell the sizes of its base and of its result.
+type prefix struct {
+	bytes [2 * binary.MaxVarintLen64]byte
+	n     int
+}
+
+// Write implements io.Writer.
+func (p *prefix) Write(data []byte) (int, error) {
+	p.n += copy(p.bytes[p.n:], data)
+	return len(data), nil
+}
+
+// deltaTarget is the size in bytes of what a delta makes of its base.
+func (p *prefix) deltaTarget() (uint64, error) {
+	_, n := binary.Uvarint(p.bytes[:p.n])
+	if n <= 0 {
+		return 0, errors.New("a delta has no sizes")
+	}
+	size, m := binary.Uvarint(p.bytes[n:p.n])
+	if m <= 0 {
+		return 0, errors.New("a delta has no sizes")
+	}
+	return size, nil
+}
+
+// commitOf finds the commit of a target among the objects, through annotated tags.
+func commitOf(objects *memory.Storage, found target) (*object.Commit, error) {
+	hash := plumbing.NewHash(found.commit)
+	const deepest = 8 // tags of tags
+	for range deepest {
+		if tag, ok := objects.Tags[hash]; ok {
+			decoded, err := object.DecodeTag(objects, tag)
+			if err != nil {
+				return nil, fmt.Errorf("tag %s: %w", hash, err)
+			}
+			hash = decoded.Target
+			continue
+		}
+		commit, err := object.GetCommit(objects, hash)
+		if errors.Is(err, plumbing.ErrObjectNotFound) {
+			return nil, fmt.Errorf("commit %s is not there: no branch and no tag of the repository leads to it", hash)
+		}
+		return commit, err
+	}
+	return nil, fmt.Errorf("tag %s: more than %d tags in a row", found.commit, deepest)
+}
+
+func basicValue(c Credentials) string {
+	if c.Password == "" {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password))
+}

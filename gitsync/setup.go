@@ -1,0 +1,139 @@
+package gitsync
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// Defaults of Options and of spec.interval.
+const (
+	DefaultInterval       = time.Minute
+	DefaultServiceAccount = "default"
+	DefaultApplyTimeout   = 2 * time.Minute
+	DefaultConcurrency    = 16
+
+	shortestInterval = time.Second
+)
+
+// Options are the administrator's. Zero values mean the defaults.
+type Options struct {
+	// DefaultServiceAccount is impersonated, in the GitSync's namespace, when spec.serviceAccountName is empty.
+	DefaultServiceAccount string
+	// FetchTimeout bounds one fetch, ApplyTimeout one dry-run and apply of a revision.
+	FetchTimeout, ApplyTimeout time.Duration
+	// MaxBytes bounds a pack, sent and unpacked.
+	MaxBytes int64
+	// MaxConcurrentReconciles is how many GitSyncs are worked on at a time; one namespace gets a quarter of them.
+	MaxConcurrentReconciles int
+	// HostKey makes the hosts of Istio objects comparable: mesh.HostKey.
+	HostKey func(host, namespace string) string
+}
+
+func (o Options) withDefaults() Options {
+	o.DefaultServiceAccount = cmp.Or(o.DefaultServiceAccount, DefaultServiceAccount)
+	o.FetchTimeout = cmp.Or(o.FetchTimeout, DefaultFetchTimeout)
+	o.ApplyTimeout = cmp.Or(o.ApplyTimeout, DefaultApplyTimeout)
+	o.MaxBytes = cmp.Or(o.MaxBytes, DefaultMaxBytes)
+	o.MaxConcurrentReconciles = cmp.Or(o.MaxConcurrentReconciles, DefaultConcurrency)
+	if o.HostKey == nil {
+		o.HostKey = expandHost
+	}
+	return o
+}
+
+// expandHost is Istio's reading of a host without dots.
+func expandHost(host, namespace string) string {
+	if strings.Contains(host, ".") {
+		return host
+	}
+	return host + "." + namespace + ".svc.cluster.local"
+}
+
+// SetupWithManager adds the controller to the manager. The Clock must be set; other fields that are nil come from the manager.
+func (r *Reconciler) SetupWithManager(manager ctrl.Manager, options Options) error {
+	if r.Client == nil {
+		r.Client = manager.GetClient()
+	}
+	if r.Live == nil {
+		r.Live = manager.GetAPIReader()
+	}
+	if r.Config == nil {
+		r.Config = manager.GetConfig()
+	}
+	if r.Events == nil {
+		r.Events = manager.GetEventRecorder("sluice-gitsync")
+	}
+	r.configure(options)
+	err := ctrl.NewControllerManagedBy(manager).
+		Named("gitsync").
+		For(&v1.GitSync{}, builder.WithPredicates(worthAPass())).
+		WithOptions(controller.Options{MaxConcurrentReconciles: r.options.MaxConcurrentReconciles}).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up the GitSync controller: %w", err)
+	}
+	return nil
+}
+
+func (r *Reconciler) configure(options Options) {
+	const shareOfNamespace = 4
+	r.options = options.withDefaults()
+	r.fetcher = &Fetcher{Timeout: r.options.FetchTimeout, MaxBytes: r.options.MaxBytes}
+	r.slots.limit = max(1, r.options.MaxConcurrentReconciles/shareOfNamespace)
+	r.jitter = jittered
+}
+
+// worthAPass lets by what a person or CI does, and not our own status writes.
+func worthAPass() predicate.Predicate {
+	commanded := predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return e.ObjectOld.GetAnnotations()[v1.CommandAnnotation] != e.ObjectNew.GetAnnotations()[v1.CommandAnnotation]
+	}}
+	return predicate.Or(predicate.GenerationChangedPredicate{}, commanded)
+}
+
+// IntervalOf is the time between two fetches.
+func IntervalOf(spec *v1.GitSyncSpec) time.Duration {
+	if spec.Interval == nil {
+		return DefaultInterval
+	}
+	return max(spec.Interval.Duration, shortestInterval)
+}
+
+// jittered spreads d by a tenth, so that what began together does not stay so.
+func jittered(d time.Duration) time.Duration {
+	const share = 10
+	spread := int64(d / share)
+	if spread <= 0 {
+		return d
+	}
+	return d - time.Duration(spread/2) + time.Duration(rand.Int64N(spread)) //nolint:gosec // no secret depends on it
+}
+
+func revisionName(ref v1.GitRef, commit string) string {
+	if ref.Commit != "" {
+		return fmt.Sprintf("%.7s", commit)
+	}
+	return fmt.Sprintf("%s@%.7s", refName(ref), commit)
+}
+
+// redactURL is a URL as the user wrote it, which may be anything, without credentials.
+func redactURL(raw string) string {
+	address, err := url.Parse(raw)
+	if err != nil {
+		return "the repository"
+	}
+	address.User = nil
+	return address.String()
+}

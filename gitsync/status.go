@@ -1,0 +1,115 @@
+package gitsync
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// maxMessage bounds a condition's message in bytes; the API server's limit is 32 KiB.
+const maxMessage = 2000
+
+// attempt is what one pass over a GitSync came to.
+type attempt struct {
+	// reason of the Ready condition.
+	reason string
+	// message for people, without the revision that stays.
+	message string
+	// commit that was fetched; empty when that is not known.
+	commit string
+	// outcome of applying; the zero value when it did not come to that.
+	outcome Outcome
+	// stalled means that only the user can heal it.
+	stalled bool
+	// retry soon, rather than at the next interval.
+	retry bool
+	// wait for a change of the object instead of any time.
+	wait bool
+}
+
+func (a attempt) applied() bool { return a.reason == v1.ReasonApplied }
+
+// nextStatus is the status after an attempt; changed is false when nothing in it is worth a write.
+func nextStatus(sync *v1.GitSync, a attempt, now metav1.MicroTime) (next v1.GitSyncStatus, changed bool) {
+	next = *sync.Status.DeepCopy()
+	next.ObservedGeneration = sync.Generation
+	if command := sync.Annotations[v1.CommandAnnotation]; command != "" && a.reason != v1.ReasonFetching {
+		next.LastCommand = command
+	}
+	if a.commit != "" {
+		next.AttemptedRevision = a.commit
+	}
+	if a.applied() {
+		next.Revision = a.commit
+		next.Inventory = sortedInventory(a.outcome.Applied)
+	} else if len(a.outcome.Applied) > 0 {
+		// Cut off in the midst: what was written so far counts, what was there before is still there.
+		next.Inventory = sortedInventory(slices.Concat(next.Inventory, a.outcome.Applied))
+	}
+	setConditions(&next, a, sync.Generation, metav1.NewTime(now.Time))
+	if equality.Semantic.DeepEqual(next, sync.Status) {
+		return next, false
+	}
+	failed := !a.applied() && a.reason != v1.ReasonSuspended && a.reason != v1.ReasonFetching
+	if failed || next.AttemptedRevision != sync.Status.AttemptedRevision {
+		next.LastFetch = &now
+	}
+	return next, true
+}
+
+func setConditions(status *v1.GitSyncStatus, a attempt, generation int64, now metav1.Time) {
+	ready := metav1.ConditionFalse
+	if a.applied() {
+		ready = metav1.ConditionTrue
+	}
+	if old := meta.FindStatusCondition(status.Conditions, v1.ConditionReady); old != nil && a.reason == v1.ReasonSuspended {
+		ready = old.Status // what was applied stays as good as it was
+	}
+	set := func(kind string, value metav1.ConditionStatus) {
+		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: kind, Status: value, Reason: a.reason, Message: messageOf(status, a), ObservedGeneration: generation, LastTransitionTime: now,
+		})
+	}
+	set(v1.ConditionReady, ready)
+	busy := !a.stalled && !a.applied() && a.reason != v1.ReasonSuspended
+	for kind, on := range map[string]bool{v1.ConditionReconciling: busy, v1.ConditionStalled: a.stalled} {
+		if on {
+			set(kind, metav1.ConditionTrue)
+		} else {
+			meta.RemoveStatusCondition(&status.Conditions, kind)
+		}
+	}
+}
+
+// messageOf adds to what went wrong what is still right.
+func messageOf(status *v1.GitSyncStatus, a attempt) string {
+	message := oneLine(a.message, maxMessage)
+	if !a.applied() && a.reason != v1.ReasonFetching && status.Revision != "" {
+		message += fmt.Sprintf("; revision %.7s stays applied", status.Revision)
+	}
+	return message
+}
+
+func sortedInventory(entries []v1.InventoryEntry) []v1.InventoryEntry {
+	sorted := slices.Clone(entries)
+	key := func(e v1.InventoryEntry) string {
+		return strings.Join([]string{e.Group, e.Kind, e.Namespace, e.Name}, "\x00")
+	}
+	slices.SortStableFunc(sorted, func(x, y v1.InventoryEntry) int { return strings.Compare(key(x), key(y)) })
+	return slices.CompactFunc(sorted, func(x, y v1.InventoryEntry) bool { return key(x) == key(y) })
+}
+
+// transition tells whether an attempt is news to someone who knows the status before it.
+func transition(before v1.GitSyncStatus, a attempt) bool {
+	ready := meta.FindStatusCondition(before.Conditions, v1.ConditionReady)
+	if ready == nil || ready.Reason != a.reason {
+		return true
+	}
+	return a.commit != "" && a.commit != before.AttemptedRevision
+}
