@@ -140,7 +140,11 @@ func (r rule) judge(at time.Time, value, count reading) judged {
 
 func (r rule) enough(count reading) reading {
 	if count.verdict == "" && !(count.value >= float64(r.minRequests)) {
-		return noData("%.0f requests in %s, %d needed", math.Floor(count.value), model.Duration(r.window), r.minRequests)
+		noun := "requests"
+		if math.Floor(count.value) == 1 {
+			noun = "request"
+		}
+		return noData("%.0f %s in %s, %d needed", math.Floor(count.value), noun, model.Duration(r.window), r.minRequests)
 	}
 	return count
 }
