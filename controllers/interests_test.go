@@ -1,0 +1,85 @@
+package controllers
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+func TestInterests(t *testing.T) {
+	in := newInterests()
+	rollout := rolloutOf(v1.RolloutSpec{
+		Host:     "reviews",
+		Steps:    []v1.Step{{Name: "slow", Fault: &v1.Fault{Host: "ratings"}}},
+		Versions: []v1.Version{{Name: "v9", Workload: &v1.WorkloadReference{Name: "odd"}}},
+	})
+	rollout.Status.VirtualServices = []v1.ManagedVirtualService{{Name: "site"}}
+	service := &corev1.Service{Spec: corev1.ServiceSpec{Selector: labelled("app", "reviews")}}
+	in.note(rollout, service)
+	key := keyOf("bookinfo", "reviews")
+	route := func(host string) any {
+		return map[string]any{"http": []any{map[string]any{"route": []any{map[string]any{"destination": map[string]any{"host": host}}}}}}
+	}
+	named := func(name string) *corev1.Service {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "bookinfo", Name: name}}
+	}
+	cases := map[string]struct {
+		got  []types.NamespacedName
+		want bool
+	}{
+		"its Service":                  {in.inService(named("reviews")), true},
+		"the Service of its fault":     {in.inService(named("ratings")), true},
+		"another Service":              {in.inService(named("details")), false},
+		"its pods":                     {in.inPods("bookinfo", labelled("app", "reviews", "version", "v1")), true},
+		"other pods":                   {in.inPods("bookinfo", labelled("app", "details")), false},
+		"pods of another namespace":    {in.inPods("other", labelled("app", "reviews")), false},
+		"its workload":                 {in.inWorkload("bookinfo", "reviews-v1", labelled("app", "reviews")), true},
+		"a named workload":             {in.inWorkload("bookinfo", "odd", labelled("x", "y")), true},
+		"a route to it":                {in.inMesh("bookinfo", "any", route("reviews.bookinfo.svc.cluster.local")), true},
+		"a route to the fault's host":  {in.inMesh("bookinfo", "any", route("ratings")), true},
+		"a VirtualService for it":      {in.inMesh("bookinfo", "any", map[string]any{"hosts": []any{"reviews"}}), true},
+		"what it drives":               {in.inMesh("bookinfo", "site", nil), true},
+		"a route to another host":      {in.inMesh("bookinfo", "any", route("details")), false},
+		"a route from another mesh ns": {in.inMesh("other", "any", route("reviews")), false},
+	}
+	for name, tc := range cases {
+		var want []types.NamespacedName
+		if tc.want {
+			want = append(want, key)
+		}
+		if diff := cmp.Diff(want, tc.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	in.await(key)
+	if !in.arrived(key) || in.arrived(key) {
+		t.Error("an awaited event is to be told once")
+	}
+	in.forget(key)
+	if got := in.all(); got != nil {
+		t.Errorf("a forgotten Rollout is still known: %v", got)
+	}
+}
+
+func TestRevertsAndDeletionsOvertake(t *testing.T) {
+	before := rolloutOf(v1.RolloutSpec{Version: "v3"})
+	before.Status.Run = &v1.Run{From: "v1", To: "v3"}
+	revert, edit, deleted := before.DeepCopy(), before.DeepCopy(), before.DeepCopy()
+	revert.Spec.Version = "v1"
+	edit.Spec.Suspend = true
+	now := metav1.NewTime(start)
+	deleted.DeletionTimestamp = &now
+	for name, tc := range map[string]struct {
+		after *v1.Rollout
+		want  int
+	}{"revert": {revert, PriorityUrgent}, "edit": {edit, 0}, "deletion": {deleted, PriorityUrgent}} {
+		if got := rolloutPriority(before, tc.after); got != tc.want {
+			t.Errorf("%s has priority %d, want %d", name, got, tc.want)
+		}
+	}
+}

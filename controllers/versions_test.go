@@ -1,0 +1,226 @@
+package controllers
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+func rolloutOf(spec v1.RolloutSpec) *v1.Rollout {
+	r := &v1.Rollout{Spec: spec}
+	r.Name, r.Namespace, r.UID = "reviews", "bookinfo", "uid"
+	if r.Spec.Host == "" {
+		r.Spec.Host = "reviews"
+	}
+	return r
+}
+
+func labelled(pairs ...string) map[string]string {
+	set := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		set[pairs[i]] = pairs[i+1]
+	}
+	return set
+}
+
+func TestResolveSubset(t *testing.T) {
+	serving := func(subset string, added bool) v1.RolloutStatus {
+		return v1.RolloutStatus{
+			Traffic: &v1.Traffic{Stable: v1.Target{Version: "v1", Subset: subset, Labels: labelled("version", "v1")}},
+			Subsets: []v1.Subset{{Name: subset, Labels: labelled("version", "v1"), Added: added}},
+		}
+	}
+	cases := map[string]struct {
+		listed     []v1.Version
+		status     v1.RolloutStatus
+		found      []v1.Subset
+		version    string
+		wantSubset string
+		wantLabels map[string]string
+	}{
+		"by name": {version: "v3", wantSubset: "v3", wantLabels: labelled("version", "v3")},
+		"labels of the found subset": {
+			found: []v1.Subset{{Name: "v3", Labels: labelled("release", "c")}}, version: "v3",
+			wantSubset: "v3", wantLabels: labelled("release", "c"),
+		},
+		"listed labels beat found ones": {
+			listed: []v1.Version{{Name: "v3", Labels: labelled("version", "three")}},
+			found:  []v1.Subset{{Name: "v3", Labels: labelled("release", "c")}}, version: "v3",
+			wantSubset: "v3", wantLabels: labelled("version", "three"),
+		},
+		"listed subset": {
+			listed: []v1.Version{{Name: "v3", Subset: "canary"}}, version: "v3",
+			wantSubset: "canary", wantLabels: labelled("version", "v3"),
+		},
+		"the only found subset of the version": {
+			found: []v1.Subset{{Name: "production", Labels: labelled("version", "v1")}}, version: "v1",
+			wantSubset: "production", wantLabels: labelled("version", "v1"),
+		},
+		"two found subsets of the version": {
+			found:   []v1.Subset{{Name: "a", Labels: labelled("version", "v1")}, {Name: "b", Labels: labelled("version", "v1")}},
+			version: "v1", wantSubset: "v1", wantLabels: labelled("version", "v1"),
+		},
+		"what serves keeps its name": {
+			status:  serving("production", false),
+			found:   []v1.Subset{{Name: "production", Labels: labelled("version", "v1")}, {Name: "v1", Labels: labelled("x", "y")}},
+			version: "v1", wantSubset: "production", wantLabels: labelled("version", "v1"),
+		},
+		"an edit of a subset that Sluice added is not taken over": {
+			status: serving("v1", true), found: []v1.Subset{{Name: "v1", Labels: labelled("version", "other")}},
+			version: "v1", wantSubset: "v1", wantLabels: labelled("version", "v1"),
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			rollout := rolloutOf(v1.RolloutSpec{Versions: tc.listed})
+			rollout.Status = tc.status
+			subset, set := resolveSubset(rollout, tc.version, tc.found)
+			if subset != tc.wantSubset {
+				t.Errorf("subset %q, want %q", subset, tc.wantSubset)
+			}
+			if diff := cmp.Diff(tc.wantLabels, set); diff != "" {
+				t.Errorf("labels (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func deploymentOf(name string, generation, observed int64, ready int32, set map[string]string) *appsv1.Deployment {
+	d := &appsv1.Deployment{}
+	d.Name, d.Generation = name, generation
+	d.Spec.Template.Labels = set
+	d.Status.ObservedGeneration, d.Status.ReadyReplicas = observed, ready
+	return d
+}
+
+func TestDeploymentAvailability(t *testing.T) {
+	set := labelled("app", "reviews")
+	unavailable := deploymentOf("d", 1, 1, 1, set)
+	unavailable.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentAvailable, Status: corev1.ConditionFalse}}
+	cases := map[string]struct {
+		deployment *appsv1.Deployment
+		want       bool
+	}{
+		"ready at its generation":   {deploymentOf("d", 2, 2, 1, set), true},
+		"not yet at its generation": {deploymentOf("d", 2, 1, 1, set), false},
+		"nothing ready":             {deploymentOf("d", 2, 2, 0, set), false},
+		"fewer than it needs":       {unavailable, false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := deployment(tc.deployment).available; got != tc.want {
+				t.Errorf("available %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestRevisionFollowsTheTemplateOnly(t *testing.T) {
+	a := deployment(deploymentOf("a", 1, 1, 1, labelled("version", "v1")))
+	scaled := deployment(deploymentOf("a", 2, 2, 5, labelled("version", "v1")))
+	changed := deploymentOf("a", 1, 1, 1, labelled("version", "v1"))
+	changed.Spec.Template.Spec.Containers = []corev1.Container{{Image: "reviews:v1.1"}}
+	b := deployment(changed)
+	if a.revision() != scaled.revision() {
+		t.Error("scaling changed the revision")
+	}
+	if a.revision() == b.revision() {
+		t.Error("another image did not change the revision")
+	}
+}
+
+func TestObserveVersions(t *testing.T) {
+	rollout := rolloutOf(v1.RolloutSpec{Version: "v3"})
+	rollout.Status.Stable = "v1"
+	s := &sight{
+		workloads: []workload{deployment(deploymentOf("reviews-v3", 1, 1, 0, labelled("app", "reviews", "version", "v3")))},
+		endpoints: []endpoint{
+			{"pod a", labelled("app", "reviews", "version", "v1")}, {"pod b", labelled("app", "reviews", "version", "v1")},
+		},
+	}
+	got, serving := observeVersions(rollout, s, nil)
+	if serving != nil {
+		t.Errorf("serving %v although stable is known", serving)
+	}
+	v3 := got["v3"]
+	if !v3.Found || v3.Available || v3.Workload != "reviews-v3" || v3.Revision == "" {
+		t.Errorf("v3 is %+v; a workload without a ready replica is found and not available", v3)
+	}
+	want := pipeline.Version{Found: true, Available: true, Ready: 2, Labels: labelled("version", "v1"), Subset: "v1"}
+	if diff := cmp.Diff(want, got["v1"]); diff != "" {
+		t.Errorf("v1 by its endpoints (-want +got):\n%s", diff)
+	}
+}
+
+func TestServing(t *testing.T) {
+	cases := map[string]struct {
+		endpoints []endpoint
+		listed    []v1.Version
+		want      []string
+	}{
+		"nothing ready":         {want: nil},
+		"one version":           {endpoints: []endpoint{{"pod a", labelled("version", "v1")}, {"pod b", labelled("version", "v1")}}, want: []string{"v1"}},
+		"two versions":          {endpoints: []endpoint{{"pod a", labelled("version", "v2")}, {"pod b", labelled("version", "v1")}}, want: []string{"v1", "v2"}},
+		"by the listed labels":  {endpoints: []endpoint{{"pod a", labelled("release", "old")}}, listed: []v1.Version{{Name: "v1", Labels: labelled("release", "old")}}, want: []string{"v1"}},
+		"of no version at all":  {endpoints: []endpoint{{"pod a", labelled("app", "x")}}, want: []string{"none", "none (pod a has no label version)"}},
+		"a version and no name": {endpoints: []endpoint{{"pod a", labelled("app", "x")}, {"pod b", labelled("version", "v1")}}, want: []string{"none", "none (pod a has no label version)", "v1"}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			rollout := rolloutOf(v1.RolloutSpec{Version: "v3", Versions: tc.listed})
+			versions, serving := observeVersions(rollout, &sight{endpoints: tc.endpoints}, nil)
+			if diff := cmp.Diff(tc.want, serving); diff != "" {
+				t.Errorf("serving (-want +got):\n%s", diff)
+			}
+			for _, v := range serving {
+				if _, ok := versions[v]; !ok {
+					t.Errorf("version %s serves and was not observed", v)
+				}
+			}
+		})
+	}
+}
+
+func TestOverlaps(t *testing.T) {
+	versions := map[string]pipeline.Version{
+		"v1": {Labels: labelled("version", "v1")},
+		"v2": {Labels: labelled("version", "v2"), Workload: "shared"},
+		"v3": {Labels: labelled("version", "v3"), Workload: "shared"},
+		"v4": {Labels: labelled("version", "v1", "track", "canary")},
+		"v5": {Labels: labelled("version", "v5")},
+	}
+	noteOverlaps(versions)
+	want := map[string]string{"v1": "v4", "v2": "v3", "v3": "v2", "v4": "v1", "v5": ""}
+	for name, other := range want {
+		if got := versions[name].Overlaps; got != other {
+			t.Errorf("%s overlaps %q, want %q", name, got, other)
+		}
+	}
+}
+
+func TestOlderOnHost(t *testing.T) {
+	at := func(name, host string, seconds int64) v1.Rollout {
+		r := rolloutOf(v1.RolloutSpec{Host: host})
+		r.Name, r.CreationTimestamp = name, metav1.Unix(seconds, 0)
+		return *r
+	}
+	s := &sight{rollouts: []v1.Rollout{
+		at("b", "reviews", 5), at("a", "reviews.bookinfo.svc.cluster.local", 5), at("c", "reviews", 9), at("other", "ratings", 1),
+	}}
+	for name, want := range map[string]string{"a": "", "b": "a", "c": "a", "other": ""} {
+		for i := range s.rollouts {
+			if s.rollouts[i].Name != name {
+				continue
+			}
+			if got := s.olderOnHost(&s.rollouts[i]); got != want {
+				t.Errorf("%s yields to %q, want %q", name, got, want)
+			}
+		}
+	}
+}
