@@ -10,8 +10,10 @@ import (
 // Text that the API server stores must decode into our Go types: one object that does not breaks the typed informer of
 // all. So each of these patterns accepts no more than the type's UnmarshalJSON.
 const (
-	// durationPattern is a part of what time.ParseDuration reads, too short to overflow it.
-	durationPattern = `^([0-9]{1,5}([.][0-9]{1,3})?(h|m|s|ms)){1,4}$`
+	// durationPattern is a part of what time.ParseDuration reads, too short to overflow it, and whole milliseconds: so what
+	// Go writes for it, having read it, matches as well.
+	durationPattern = `^([0-9]{1,5}([.][0-9]{1,3})?(h|m|s)|[0-9]{1,5}ms){1,4}$`
+	durationMax     = "87600h"
 	timePattern     = `^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$`
 	// microTimePattern has exactly six digits after the second, as metav1.MicroTime writes and reads it.
 	microTimePattern = `^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{6}(Z|[+-][0-9]{2}:[0-9]{2})$`
@@ -45,7 +47,7 @@ func durationSchema() apiext.JSONSchemaProps {
 		Type:      "string",
 		MaxLength: ptr.To[int64](32),
 		XValidations: apiext.ValidationRules{{
-			Rule:    "self.matches('" + durationPattern + "')",
+			Rule:    "self.matches('" + durationPattern + "') && duration(self) <= duration('" + durationMax + "')",
 			Message: "must be a duration of hours, minutes, seconds or milliseconds, such as 90s, 10m or 1h30m",
 		}},
 	}
