@@ -161,7 +161,10 @@ func problemsOf(tried []trial) error {
 
 // isContentProblem tells whether another commit is what heals an error, rather than another permission or another try.
 func isContentProblem(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+	// An unknown or mistyped field is an internal error to the API server when it merges an apply patch.
+	unmergeable := apierrors.IsInternalError(err) || apierrors.ReasonForError(err) == metav1.StatusReasonUnknown
+	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) ||
+		(unmergeable && strings.Contains(reasonOf(err), "failed to create typed patch object"))
 }
 
 // reasonOf is the API server's own sentence.

@@ -358,4 +358,3 @@ func TestFetchIsCancelled(t *testing.T) {
 		t.Errorf("an empty repository: %v", err)
 	}
 }
-

@@ -80,8 +80,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	known := r.recall.of(request.NamespacedName, sync.UID)
 	done := r.attempt(ctx, sync, known)
-	if err := ctx.Err(); err != nil {
-		return reconcile.Result{}, err // shutting down: what failed for that is no news
+	if ctx.Err() != nil {
+		return reconcile.Result{}, nil // shutting down: what failed for that is no news
 	}
 	if err := r.record(ctx, sync, done); err != nil {
 		return conflictOr(err)

@@ -161,7 +161,7 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 
 // contextReader ends when its context does, whatever the reader below it does between two reads.
 type contextReader struct {
-	ctx context.Context //nolint:containedctx // it is a reader for the time of one call
+	ctx context.Context
 	r   io.Reader
 }
 

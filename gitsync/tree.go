@@ -76,7 +76,7 @@ func entryOf(tree *object.Tree, name string) *object.TreeEntry {
 }
 
 type walk struct {
-	ctx     context.Context //nolint:containedctx // a walk lives for one call
+	ctx     context.Context
 	objects storer.EncodedObjectStorer
 	entries int
 	bytes   int64
