@@ -38,10 +38,7 @@ func create(t *testing.T, space string, resource schema.GroupVersionResource, ob
 		t.Fatal(err)
 	}
 	delete(fields, "status")
-	created, err := client.Resource(resource).Namespace(space).Create(t.Context(), &unstructured.Unstructured{Object: fields}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	created := store(t, space, resource, &unstructured.Unstructured{Object: fields})
 	if created.Object["status"], err = runtime.DefaultUnstructuredConverter.ToUnstructured(status); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package apitest
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -81,6 +82,22 @@ func dryRun(t *testing.T, resource schema.GroupVersionResource, object *unstruct
 	options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict}
 	_, err := client.Resource(resource).Namespace(namespace).Create(t.Context(), object, options)
 	return err
+}
+
+// store creates an object until the test ends.
+func store(t *testing.T, space string, resource schema.GroupVersionResource, object *unstructured.Unstructured) *unstructured.Unstructured {
+	t.Helper()
+	stored, err := client.Resource(resource).Namespace(space).Create(t.Context(), object, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := client.Resource(resource).Namespace(space).Delete(context.Background(), object.GetName(), metav1.DeleteOptions{})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	return stored
 }
 
 // patched returns the base object with its spec merged with a patch.

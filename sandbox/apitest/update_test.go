@@ -16,18 +16,16 @@ import (
 func TestHostIsImmutable(t *testing.T) {
 	stored := patched(t, rollout, `{}`)
 	stored.SetName("immutable")
+	store(t, namespace, rollouts, stored)
 	resource := client.Resource(rollouts).Namespace(namespace)
-	stored, err := resource.Create(t.Context(), stored, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	patch := func(spec string) (*unstructured.Unstructured, error) {
 		return resource.Patch(t.Context(), stored.GetName(), types.MergePatchType, []byte(`{"spec":`+spec+`}`), metav1.PatchOptions{})
 	}
 	if _, err := patch(`{"host":"reviews","version":"v4"}`); err != nil {
 		t.Errorf("the same host was refused: %v", err)
 	}
-	if _, err = patch(`{"host":"ratings"}`); err == nil {
+	_, err := patch(`{"host":"ratings"}`)
+	if err == nil {
 		t.Fatal("another host was accepted")
 	}
 	checkCause(t, err, "spec.host", "host is immutable: make another Rollout for another host")
@@ -101,10 +99,8 @@ func jsonOf(t *testing.T, value any) string {
 func TestStatusTimesDecode(t *testing.T) {
 	stored := patched(t, rollout, `{}`)
 	stored.SetName("times")
+	store(t, namespace, rollouts, stored)
 	resource := client.Resource(rollouts).Namespace(namespace)
-	if _, err := resource.Create(t.Context(), stored, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
 	for since, accepted := range map[string]bool{
 		"2026-01-02T03:04:05.000006Z":      true,
 		"2026-01-02T03:04:05.000006+01:00": true,

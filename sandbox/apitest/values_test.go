@@ -22,7 +22,7 @@ func numbers() *rapid.Generator[any] {
 		rapid.Int64Range(-1, 101).AsAny(),
 		rapid.SampledFrom([]any{
 			int64(math.MaxInt32), int64(math.MaxInt32) + 1, int64(math.MinInt32) - 1, int64(math.MaxUint32), int64(math.MaxUint32) + 1,
-			int64(math.MaxInt64), int64(math.MinInt64), 0.5, 1e30, 50.0, -0.0, 1e-300,
+			int64(math.MaxInt64), int64(math.MinInt64), 0.5, 1e30, 50.0, math.Copysign(0, -1), 1e-300,
 		}),
 	)
 }
