@@ -1,0 +1,229 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	istio "istio.io/api/networking/v1alpha3"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// The kinds of inserted copies, in the order in which they stand before their route.
+const (
+	kindFault = "fault"
+	kindMatch = "match"
+)
+
+func copyName(kind, rollout string, i int) string {
+	return fmt.Sprintf("sluice-%s-%s-%d", kind, rollout, i)
+}
+
+// ownCopies are the copies that stand before the i-th driven route: first the fault's, then the match's, both to the canary
+// alone. wanted counts those that the traffic asks for: a copy that no request can reach is left out.
+func ownCopies(r *v1.Rollout, i int, plain object) (copies []any, wanted int, problem *Problem) {
+	traffic := r.Status.Traffic
+	if traffic.Canary == nil {
+		return nil, 0, nil
+	}
+	add := func(kind string, match v1.HTTPMatches, fault *istio.HTTPFaultInjection) {
+		if len(match) == 0 || problem != nil {
+			return
+		}
+		wanted++
+		both, conflict := andMatches(rawMatches(match), objects(plain["match"]))
+		if conflict != "" {
+			problem = matchConflict(routeKey(plain), conflict)
+			return
+		}
+		if len(both) == 0 {
+			return
+		}
+		c := copyOf(plain, copyName(kind, r.Name, i), both)
+		c["route"] = []any{toSubset(baseDestination(r, plain), traffic.Canary.Subset)}
+		if fault != nil {
+			c["fault"] = toRaw(fault)
+		}
+		copies = append(copies, c)
+	}
+	if f := traffic.Fault; f != nil && f.Host == "" {
+		add(kindFault, f.Match, &istio.HTTPFaultInjection{Delay: f.Delay, Abort: f.Abort})
+	}
+	add(kindMatch, traffic.Match, nil)
+	return copies, wanted, problem
+}
+
+func matchConflict(key, conflict string) *Problem {
+	return &Problem{v1.ReasonMatchConflict, fmt.Sprintf(
+		"the step's match and that of route %s can not be combined in one HTTPMatchRequest: %s; write the step's match so that it implies the route's", key, conflict)}
+}
+
+// copyOf is a route of another name and match; rewrite, headers, retries, time-outs, CORS and unknown fields are the route's.
+func copyOf(route object, name string, match []object) object {
+	c := clone(route)
+	c["name"] = name
+	blocks := make([]any, len(match))
+	for i, m := range match {
+		blocks[i] = m
+	}
+	c["match"] = blocks
+	return c
+}
+
+func rawMatches(matches v1.HTTPMatches) []object {
+	var raw []object
+	for _, m := range matches {
+		if o, ok := toRaw(m).(object); ok {
+			raw = append(raw, o)
+		}
+	}
+	return raw
+}
+
+// insertCopies puts copies right before the route at an index. Fault copies go before any match copies that stand there already,
+// so that renderings for several Rollouts come to the same order.
+func insertCopies(list []any, at int, copies []any) []any {
+	for _, c := range copies {
+		place := at
+		route, ok := c.(object)
+		if kind, _ := inserted(route); ok && kind == kindFault {
+			place = beforeMatches(list, at)
+		}
+		list = slices.Insert(list, place, c)
+		at++
+	}
+	return list
+}
+
+func beforeMatches(list []any, at int) int {
+	for at > 0 {
+		route, ok := list[at-1].(object)
+		if kind, _ := inserted(route); !ok || kind == "" || kind == kindFault {
+			break
+		}
+		at--
+	}
+	return at
+}
+
+// FaultVirtualService renders the VirtualService of another host that carries the traffic's fault: copies before each route
+// that goes to that host alone, for requests from the canary's pods. Without a fault in the traffic the copies are gone, and one
+// that was made for the fault is to be deleted: nil.
+func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
+	fault := r.Status.Traffic.Fault
+	wanted := fault != nil && fault.Host != "" && r.Status.Traffic.Canary != nil
+	switch {
+	case !wanted && (managed.Created || found == nil):
+		return nil, nil
+	case wanted && found == nil && managed.Created:
+		found = createdFaultCarrier(r, managed.Name)
+	case found == nil:
+		return nil, &Problem{v1.ReasonVirtualServiceNotFound, fmt.Sprintf(
+			"VirtualService %s, which carries the fault on %s, is gone: bring it back", managed.Name, fault.Host)}
+	}
+	out := found.DeepCopy()
+	spec := specOf(out)
+	list, _ := spec["http"].([]any)
+	list = withoutCopies(list, r.Name)
+	if wanted {
+		var problem *Problem
+		if list, problem = insertFaults(r, out.GetName(), list); problem != nil {
+			return nil, problem
+		}
+	}
+	spec["http"] = list
+	return out, nil
+}
+
+func insertFaults(r *v1.Rollout, name string, list []any) ([]any, *Problem) {
+	fault := r.Status.Traffic.Fault
+	message := &istio.HTTPFaultInjection{Delay: fault.Delay, Abort: fault.Abort}
+	match := fromCanary(rawMatches(fault.Match), r.Status.Traffic.Canary.Labels)
+	count := 0
+	for at := 0; at < len(list); at++ {
+		route, ok := list[at].(object)
+		if kind, _ := inserted(route); !ok || kind != "" || !allTo(route, HostKey(fault.Host, r.Namespace), r.Namespace) {
+			continue
+		}
+		both, conflict := andMatches(match, objects(route["match"]))
+		if conflict != "" {
+			return nil, matchConflict(routeKey(route), conflict)
+		}
+		if len(both) == 0 {
+			continue
+		}
+		c := copyOf(route, copyName(kindFault, r.Name, count), both)
+		c["fault"] = toRaw(message)
+		list = slices.Insert(list, beforeMatches(list, at), any(c))
+		count++
+		at++
+	}
+	if count == 0 {
+		return nil, &Problem{v1.ReasonMatchConflict, fmt.Sprintf(
+			"VirtualService %s has no route to %s alone that the fault's match can meet: change fault.match or the routes", name, fault.Host)}
+	}
+	return list, nil
+}
+
+// fromCanary narrows match blocks to requests of the canary's pods.
+func fromCanary(matches []object, labels map[string]string) []object {
+	out := make([]object, 0, len(matches))
+	for _, m := range matches {
+		narrowed := clone(m)
+		source := child(narrowed, "sourceLabels")
+		if source == nil {
+			source = object{}
+		}
+		for k, v := range labels {
+			source[k] = v
+		}
+		narrowed["sourceLabels"] = source
+		out = append(out, narrowed)
+	}
+	return out
+}
+
+// allTo tells whether all destinations of a route are one host.
+func allTo(route object, host, namespace string) bool {
+	destinations := objects(route["route"])
+	return len(destinations) > 0 && !slices.ContainsFunc(destinations, func(d object) bool {
+		return HostKey(text(child(d, "destination"), "host"), namespace) != host
+	})
+}
+
+// SurveyFault finds the VirtualService that can carry a fault on another host, or names the one to make.
+func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Unstructured) (v1.ManagedVirtualService, *Problem) {
+	other := r.DeepCopy()
+	other.Spec.Host, other.Spec.VirtualServices = host, nil
+	s := surveyor{rollout: other, host: HostKey(host, r.Namespace)}
+	name := SubsetName(r.Name + "-fault-" + host)
+	var found []string
+	for _, vs := range byName(virtualServices) {
+		routes := slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, s.host, r.Namespace) })
+		if s.claims(vs) || (routes && carriesMesh(vs)) {
+			found = append(found, vs.GetName())
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return v1.ManagedVirtualService{Name: name, Created: true}, nil
+	case len(found) == 1:
+		return v1.ManagedVirtualService{Name: found[0], Created: found[0] == name}, nil
+	}
+	return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, fmt.Sprintf(
+		"VirtualServices %v all concern fault host %s: keep one", found, host)}
+}
+
+// carriesMesh tells whether sidecars obey a VirtualService: only there do sourceLabels select the canary's calls.
+func carriesMesh(vs *unstructured.Unstructured) bool {
+	gateways, given, err := unstructured.NestedStringSlice(vs.Object, "spec", "gateways")
+	return err == nil && (!given || len(gateways) == 0 || slices.Contains(gateways, meshGateway))
+}
+
+func createdFaultCarrier(r *v1.Rollout, name string) *unstructured.Unstructured {
+	carrier := r.DeepCopy()
+	carrier.Spec.Host, carrier.Spec.Port = r.Status.Traffic.Fault.Host, nil
+	return createdVirtualService(carrier, name)
+}

@@ -1,0 +1,255 @@
+package mesh
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// andMatches is the pairwise AND of two lists of HTTPMatchRequests, any of which matches. An empty list matches everything.
+// Pairs that no request can meet are left out. conflict tells what one HTTPMatchRequest can not express; empty: nothing.
+func andMatches(step, route []object) (both []object, conflict string) {
+	if len(route) == 0 {
+		route = []object{{}}
+	}
+	for _, a := range step {
+		for _, b := range route {
+			pair, possible, conflict := andMatch(a, b)
+			if conflict != "" {
+				return nil, conflict
+			}
+			if possible && !slices.ContainsFunc(both, func(o object) bool { return sameJSON(o, pair) }) {
+				both = append(both, pair)
+			}
+		}
+	}
+	return both, ""
+}
+
+// joiner combines one field of two requests.
+type joiner func(a, b any) (both any, possible bool, conflict string)
+
+// joiners are the fields of HTTPMatchRequest by how they combine.
+var joiners = map[string]joiner{
+	"uri": joinStrings, "scheme": joinStrings, "method": joinStrings, "authority": joinStrings,
+	"headers": joinEach(joinStrings), "queryParams": joinEach(joinStrings), "sourceLabels": joinEach(joinEqual),
+	"withoutHeaders": joinEach(joinAbsent), "port": joinEqual, "sourceNamespace": joinEqual,
+	"gateways": joinGateways, "name": joinLast, "statPrefix": joinLast,
+}
+
+// andMatch is the AND of two requests. possible is false when nothing can meet both.
+func andMatch(a, b object) (both object, possible bool, conflict string) {
+	a, b, ignoreCase, conflict := settleCase(a, b)
+	if conflict != "" {
+		return nil, false, conflict
+	}
+	both = a
+	if ignoreCase {
+		both["ignoreUriCase"] = true
+	}
+	for _, field := range slices.Sorted(maps.Keys(b)) {
+		mine, given := both[field]
+		if !given {
+			both[field] = clone(b)[field]
+			continue
+		}
+		join, known := joiners[field]
+		if !known {
+			join = joinUnknown
+		}
+		value, possible, conflict := join(mine, b[field])
+		if conflict != "" || !possible {
+			return nil, false, prefixed(field, conflict)
+		}
+		both[field] = value
+	}
+	return both, !contradicts(both) && settleGateways(both), ""
+}
+
+func prefixed(field, conflict string) string {
+	if conflict == "" {
+		return ""
+	}
+	return field + ": " + conflict
+}
+
+func joinEqual(a, b any) (any, bool, string) { return a, sameJSON(a, b), "" }
+
+// joinLast keeps the route's value: it only names things.
+func joinLast(_, b any) (any, bool, string) { return b, true, "" }
+
+func joinUnknown(a, b any) (any, bool, string) {
+	if sameJSON(a, b) {
+		return a, true, ""
+	}
+	return nil, false, "both give it, and it is not known how they combine"
+}
+
+// joinEach combines maps: the keys of either, joined where both have one.
+func joinEach(join joiner) joiner {
+	return func(a, b any) (any, bool, string) {
+		left, right := asObject(a), asObject(b)
+		both := clone(left)
+		for _, key := range slices.Sorted(maps.Keys(right)) {
+			mine, given := both[key]
+			if !given {
+				both[key] = clone(right)[key]
+				continue
+			}
+			value, possible, conflict := join(mine, right[key])
+			if conflict != "" || !possible {
+				return nil, false, prefixed(key, conflict)
+			}
+			both[key] = value
+		}
+		return both, true, ""
+	}
+}
+
+func asObject(value any) object {
+	if o, ok := value.(object); ok {
+		return o
+	}
+	return object{}
+}
+
+// joinStrings is the AND of two StringMatches. One without a form asks for presence only, which the other implies.
+func joinStrings(a, b any) (any, bool, string) {
+	left, right := asObject(a), asObject(b)
+	switch {
+	case sameJSON(left, right), len(right) == 0:
+		return left, true, ""
+	case len(left) == 0:
+		return right, true, ""
+	}
+	leftForm, leftText := stringMatch(left)
+	rightForm, rightText := stringMatch(right)
+	if leftForm == "exact" {
+		possible, conflict := satisfies(leftText, rightForm, rightText)
+		return left, possible, conflict
+	}
+	if rightForm == "exact" {
+		possible, conflict := satisfies(rightText, leftForm, leftText)
+		return right, possible, conflict
+	}
+	if leftForm == "prefix" && rightForm == "prefix" {
+		switch {
+		case strings.HasPrefix(leftText, rightText):
+			return left, true, ""
+		case strings.HasPrefix(rightText, leftText):
+			return right, true, ""
+		}
+		return nil, false, ""
+	}
+	return nil, false, fmt.Sprintf("%s %q and %s %q", leftForm, leftText, rightForm, rightText)
+}
+
+func stringMatch(o object) (form, value string) {
+	for _, form := range []string{"exact", "prefix", "regex"} {
+		if _, ok := o[form]; ok {
+			return form, text(o, form)
+		}
+	}
+	return "unknown", ""
+}
+
+// satisfies tells whether an exact value meets another form.
+func satisfies(value, form, pattern string) (possible bool, conflict string) {
+	switch form {
+	case "exact":
+		return value == pattern, ""
+	case "prefix":
+		return strings.HasPrefix(value, pattern), ""
+	case "regex":
+		// Istio's regexes are RE2 and match the whole value.
+		re, err := regexp.Compile("^(?:" + pattern + ")$")
+		if err != nil {
+			return false, fmt.Sprintf("regex %q can not be read: %v", pattern, err)
+		}
+		return re.MatchString(value), ""
+	}
+	return false, fmt.Sprintf("exact %q and a form that is not known", value)
+}
+
+// joinAbsent is "not a and not b" for the same header: one that must be absent altogether implies the other.
+func joinAbsent(a, b any) (any, bool, string) {
+	left, right := asObject(a), asObject(b)
+	switch {
+	case sameJSON(left, right), len(left) == 0:
+		return left, true, ""
+	case len(right) == 0:
+		return right, true, ""
+	}
+	return nil, false, "two different values to exclude"
+}
+
+// joinGateways is the intersection.
+func joinGateways(a, b any) (any, bool, string) {
+	left, _ := a.([]any)
+	right, _ := b.([]any)
+	var both []any
+	for _, g := range left {
+		if slices.ContainsFunc(right, func(o any) bool { return sameJSON(o, g) }) {
+			both = append(both, g)
+		}
+	}
+	return both, len(both) > 0, ""
+}
+
+// settleCase returns copies of two requests without ignoreUriCase, and whether their joint uri ignores case. Values that are
+// compared without case are written in lower case. One that ignores case and one that does not can not be joined.
+func settleCase(a, b object) (left, right object, ignore bool, conflict string) {
+	left, right = clone(a), clone(b)
+	delete(left, "ignoreUriCase")
+	delete(right, "ignoreUriCase")
+	_, leftURI := a["uri"]
+	_, rightURI := b["uri"]
+	leftIgnores, rightIgnores := leftURI && flag(a, "ignoreUriCase"), rightURI && flag(b, "ignoreUriCase")
+	if leftURI && rightURI && leftIgnores != rightIgnores {
+		return nil, nil, false, "uri: one ignores case and the other does not"
+	}
+	if leftIgnores && rightIgnores {
+		for _, m := range []object{left, right} {
+			for _, form := range []string{"exact", "prefix"} {
+				if uri := child(m, "uri"); uri != nil && uri[form] != nil {
+					uri[form] = strings.ToLower(text(uri, form))
+				}
+			}
+		}
+	}
+	return left, right, leftIgnores || rightIgnores, ""
+}
+
+func flag(o object, name string) bool {
+	on, ok := o[name].(bool)
+	return ok && on
+}
+
+// contradicts tells whether a header is asked for and excluded at once.
+func contradicts(m object) bool {
+	for name, absent := range child(m, "withoutHeaders") {
+		present, asked := child(m, "headers")[name]
+		if asked && (len(asObject(absent)) == 0 || sameJSON(absent, present)) {
+			return true
+		}
+	}
+	return false
+}
+
+// settleGateways: Istio ignores sourceLabels and sourceNamespace beside gateways, so these are left out where they contain the
+// mesh; where they do not, the request comes from no pod, and nothing can meet it: false.
+func settleGateways(m object) bool {
+	gateways, given := m["gateways"].([]any)
+	_, byLabels := m["sourceLabels"]
+	_, byNamespace := m["sourceNamespace"]
+	if !given || (!byLabels && !byNamespace) {
+		return true
+	}
+	if !slices.ContainsFunc(gateways, func(g any) bool { return g == meshGateway }) {
+		return false
+	}
+	delete(m, "gateways")
+	return true
+}
