@@ -1,0 +1,250 @@
+package simulation
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+func managedRoutes(vs *unstructured.Unstructured) int {
+	n := 0
+	for _, r := range viewOf(vs) {
+		if r.managed() {
+			n++
+		}
+	}
+	return n
+}
+
+// onMain asserts what a write of the host's VirtualService must obey.
+func (o *oracle) onMain(c change) {
+	w, r := o.world, o.world.rollout()
+	if c.after == nil {
+		if r == nil || r.DeletionTimestamp == nil {
+			w.violated(12, "%s was deleted without the Rollout being deleted", c.key)
+		}
+		return
+	}
+	w.sometimes["route written"]++
+	for _, view := range viewOf(c.after) {
+		if view.host == "reviews" && (!view.whole || view.sum != 100) {
+			w.violated(1, "route %s has weights %v", view.name, view.weights)
+		}
+	}
+	t := r.Status.Traffic
+	if !carries(c.after, t) && (c.before == nil || managedRoutes(c.before) > 0) {
+		w.violated(12, "written %s, status says %s", describeVirtualService(c.after), describeTraffic(t))
+	}
+	if detached(r) && r.DeletionTimestamp == nil {
+		w.violated(12, "a detached Rollout's mesh was written")
+	}
+	o.checkReferences(c)
+	if c.before != nil {
+		o.checkForeign(c)
+		o.checkRise(c, t)
+	}
+}
+
+// checkRise: a write that gives users more of the canary than they have needs a canary that is ready.
+func (o *oracle) checkRise(c change, t *v1.Traffic) {
+	if !t.ExposedToUsers() {
+		return
+	}
+	_, ready, _ := o.seen(t.Canary.Version)
+	_, stable, _ := o.seen(t.Stable.Version)
+	subset := t.Canary.Subset
+	if !ready && stable && references(c.after)[subset] > references(c.before)[subset] {
+		o.world.violated(5, "the write gives %s more and it has nothing ready: %s", t.Canary.Version, describeVirtualService(c.after))
+	}
+}
+
+// checkReferences: the mesh has known each newly named subset for the propagation delay.
+func (o *oracle) checkReferences(c change) {
+	before := references(c.before)
+	for _, subset := range slices.Sorted(maps.Keys(references(c.after))) {
+		since, held, touched := o.heldSince(subset)
+		if _, named := before[subset]; named || touched {
+			continue
+		}
+		if !held {
+			o.world.violated(2, "subset %s is named and the rule does not hold it", subset)
+		} else if o.world.clock.now.Sub(since) < config.PropagationDelay {
+			o.world.violated(2, "subset %s is named %s after it came into the rule", subset, o.world.clock.now.Sub(since))
+		}
+	}
+}
+
+// heldSince tells since when the live rule holds a subset. touched: people changed the rule a moment ago, or it lags.
+func (o *oracle) heldSince(subset string) (since time.Time, held, touched bool) {
+	history := o.world.store.histories[ruleKey]
+	var labels map[string]string
+	for i := len(history) - 1; i >= 0; i-- {
+		v := history[i]
+		if v.actor == "people" && (v.rv > o.visibleOf(ruleKey) || o.world.clock.now.Sub(v.at) < 15*time.Second) {
+			touched = true
+		}
+		found, ok := subsetsOf(v.object)[subset]
+		if !ok || (held && !maps.Equal(found, labels)) {
+			break
+		}
+		since, held, labels = v.at, true, found
+	}
+	return since, held, touched
+}
+
+// checkForeign: what is not ours is as it was.
+func (o *oracle) checkForeign(c change) {
+	before, after := strip(c.before), strip(c.after)
+	if !reflect.DeepEqual(before, after) {
+		was, _ := json.Marshal(before)
+		is, _ := json.Marshal(after)
+		o.world.violated(14, "%s: foreign fields changed:\n was %s\n  is %s", c.key, was, is)
+	}
+}
+
+// strip leaves what Sluice must not touch of a VirtualService.
+func strip(vs *unstructured.Unstructured) map[string]any {
+	out := vs.DeepCopy()
+	for _, field := range []string{"resourceVersion", "generation", "managedFields"} {
+		unstructured.RemoveNestedField(out.Object, "metadata", field)
+	}
+	var kept []any
+	for _, view := range viewOf(out) {
+		if view.ours {
+			continue
+		}
+		if view.managed() {
+			stripManaged(view.raw)
+		}
+		kept = append(kept, view.raw)
+	}
+	_ = unstructured.SetNestedSlice(out.Object, kept, "spec", "http")
+	return out.Object
+}
+
+// stripManaged leaves of a driven route its first destination without subset and weight, and all mirrors but ours in one form.
+func stripManaged(route map[string]any) {
+	if list, _ := route["route"].([]any); len(list) > 0 {
+		first := list[0].(map[string]any)
+		delete(first, "weight")
+		unstructured.RemoveNestedField(first, "destination", "subset")
+		route["route"] = []any{first}
+	}
+	var foreign []any
+	mirrors, _ := route["mirrors"].([]any)
+	for _, m := range mirrors {
+		if host, _ := destination(m.(map[string]any)); host != "reviews" {
+			foreign = append(foreign, m)
+		}
+	}
+	if own, ok := route["mirror"]; ok {
+		entry := map[string]any{"destination": own}
+		if percentage, ok := route["mirrorPercentage"]; ok {
+			entry["percentage"] = percentage
+		}
+		foreign = append(foreign, entry)
+	}
+	delete(route, "mirror")
+	delete(route, "mirrorPercentage")
+	delete(route, "mirrors")
+	if len(foreign) > 0 {
+		route["mirrors"] = foreign
+	}
+}
+
+// onCarrier asserts what a write of another host's VirtualService must obey: it carries our fault, or no longer.
+func (o *oracle) onCarrier(c change) {
+	w, r := o.world, o.world.rollout()
+	t := r.Status.Traffic
+	wanted := t != nil && t.Fault != nil && t.Fault.Host != ""
+	if faultStands(c.after) && !wanted {
+		w.violated(16, "a fault was written to %s that status does not have", c.key)
+	}
+	if faultStands(c.after) {
+		w.sometimes["fault written"]++
+	}
+	if c.before != nil && c.after != nil {
+		o.checkForeign(c)
+	}
+	if c.before == nil && !wanted {
+		w.violated(12, "%s was made for no fault", c.key)
+	}
+	if c.after == nil && c.key == ratingsKey && w.setting.ratings {
+		w.violated(14, "the found %s was deleted", c.key)
+	}
+}
+
+// onRule asserts what a write of the DestinationRule must obey.
+func (o *oracle) onRule(c change) {
+	w := o.world
+	if c.after == nil {
+		if r := w.rollout(); r == nil || r.DeletionTimestamp == nil {
+			w.violated(12, "%s was deleted without the Rollout being deleted", c.key)
+		}
+		return
+	}
+	before, after := subsetsOf(c.before), subsetsOf(c.after)
+	for _, subset := range slices.Sorted(maps.Keys(before)) {
+		labels, stays := after[subset]
+		switch {
+		case !stays:
+			o.checkRemoval(subset)
+		case !maps.Equal(labels, before[subset]):
+			if references(w.mainVirtualService())[subset] > 0 {
+				w.violated(4, "labels of subset %s, which carries traffic, change from %v to %v", subset, before[subset], labels)
+			}
+		}
+	}
+	if c.before != nil && !reflect.DeepEqual(w.stripRule(c.before, before), w.stripRule(c.after, before)) {
+		w.violated(14, "%s: foreign fields changed", c.key)
+	}
+}
+
+// checkRemoval: a subset leaves the rule only when no route has named it for the propagation delay, and never when it was found.
+func (o *oracle) checkRemoval(subset string) {
+	w := o.world
+	w.sometimes["subset removed"]++
+	if slices.Contains(w.setting.foundSubsets, subset) {
+		w.violated(3, "subset %s was found in the rule and is removed", subset)
+	}
+	for _, key := range w.store.names[kindVirtualService] {
+		history := w.store.histories[key]
+		for i, v := range history {
+			if _, named := references(v.object)[subset]; !named || v.rv > o.visibleOf(key) {
+				continue
+			}
+			if i+1 == len(history) || history[i+1].rv > w.store.rv {
+				w.violated(3, "subset %s leaves the rule while %s names it", subset, key)
+			} else if gone := w.clock.now.Sub(history[i+1].at); gone < config.PropagationDelay {
+				w.violated(3, "subset %s leaves the rule %s after %s named it", subset, gone, key)
+			}
+		}
+	}
+}
+
+// stripRule leaves what Sluice must not touch of a DestinationRule: all but the labels of subsets and the subsets it added.
+func (w *world) stripRule(rule *unstructured.Unstructured, before map[string]map[string]string) map[string]any {
+	out := rule.DeepCopy()
+	for _, field := range []string{"resourceVersion", "generation", "managedFields"} {
+		unstructured.RemoveNestedField(out.Object, "metadata", field)
+	}
+	subsets, _, _ := unstructured.NestedSlice(out.Object, "spec", "subsets")
+	var foreign []any
+	for _, s := range subsets {
+		entry := s.(map[string]any)
+		name := fmt.Sprint(entry["name"])
+		if _, known := before[name]; known && slices.Contains(w.setting.foundSubsets, name) {
+			delete(entry, "labels")
+			foreign = append(foreign, entry)
+		}
+	}
+	_ = unstructured.SetNestedSlice(out.Object, foreign, "spec", "subsets")
+	return out.Object
+}

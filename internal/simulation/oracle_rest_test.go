@@ -1,0 +1,111 @@
+package simulation
+
+import (
+	"maps"
+	"time"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// atRest asserts what must be so when nothing is wrong any more and nothing is due.
+func (o *oracle) atRest() {
+	w := o.world
+	if w.violation != nil {
+		return
+	}
+	r := w.rollout()
+	if r == nil {
+		o.released()
+		return
+	}
+	s := &r.Status
+	w.sometimes["ended "+string(s.Phase)]++
+	failed := func(format string, args ...any) {
+		w.violated(15, "at rest %s/%s (%s), stable %s, asked for %s: "+format,
+			append([]any{s.Phase, s.Reason, s.Message, s.Stable, r.Spec.Version}, args...)...)
+	}
+	switch {
+	case r.DeletionTimestamp != nil:
+		failed("it is still being deleted")
+	case s.Phase == v1.PhaseHealthy:
+		if s.Stable != r.Spec.Version || s.Run != nil {
+			failed("healthy on the wrong version")
+		}
+	case s.Phase == v1.PhaseRolledBack:
+		if s.Rejected == nil || s.Rejected.Version != r.Spec.Version || s.Run != nil {
+			failed("rolled back without a rejection")
+		}
+		if _, _, image := o.seen(r.Spec.Version); !o.rejectedAs(r.Spec.Version, image) {
+			failed("%s is not what was rejected", image)
+		}
+	case s.Phase == v1.PhaseWaiting && s.Reason == v1.ReasonSuspended && r.Spec.Suspend:
+		w.sometimes["ended Suspended"]++
+	case s.Phase == v1.PhaseStalled && s.Reason == v1.ReasonSubsetInUse && len(s.Traffic.Stable.Labels) > 1:
+		// People relabelled a version while it served, and took the edit back after another one was promoted with it.
+	default:
+		failed("nothing justifies that")
+	}
+	if s.ObservedGeneration != r.Generation {
+		failed("generation %d was not observed", r.Generation)
+	}
+	if s.Run == nil && s.Reason != v1.ReasonSubsetInUse {
+		o.clean(r)
+	}
+}
+
+func (o *oracle) rejectedAs(version, image string) bool {
+	for _, r := range o.rejections {
+		if r.version == version && r.image == image {
+			return true
+		}
+	}
+	return false
+}
+
+// clean: what is left is all traffic on stable, in the routes' original form.
+func (o *oracle) clean(r *v1.Rollout) {
+	w := o.world
+	vs := w.mainVirtualService()
+	if vs == nil || !carries(vs, r.Status.Traffic) {
+		w.violated(16, "at rest the routes are %s, status says %s", describeVirtualService(vs), describeTraffic(r.Status.Traffic))
+		return
+	}
+	for _, view := range viewOf(vs) {
+		if view.ours || (view.managed() && (len(view.mirrors) > 0 || len(view.weights) != 1)) {
+			w.violated(16, "at rest route %s is left", view.name)
+		}
+	}
+	if left := w.faultCarriers(w.now); len(left) > 0 {
+		w.violated(16, "at rest a fault is left on %s", left[0].GetName())
+	}
+	rule := w.ruleSubsets()
+	if labels, ok := rule[r.Status.Traffic.Stable.Subset]; !ok || !maps.Equal(labels, r.Status.Traffic.Stable.Labels) {
+		w.violated(16, "at rest the rule holds %v for stable", rule)
+	}
+	if w.setting.mesh == "rich" {
+		for _, view := range viewOf(vs) {
+			if view.name == "primary" && view.raw["mirror"] == nil {
+				w.violated(16, "at rest the route's own mirror is not restored: %v", view.raw["mirrors"])
+			}
+		}
+	}
+}
+
+// fixpoint asserts that reconciles at rest write nothing.
+func (o *oracle) fixpoint() {
+	w := o.world
+	if w.violation != nil || w.process == nil || w.process.dead || w.rollout() == nil {
+		return
+	}
+	if s := w.rollout().Status; s.Phase == v1.PhaseWaiting {
+		return
+	}
+	position := w.store.rv
+	for range 3 {
+		w.process.enqueue(rolloutRef, 0)
+		w.run(w.clock.now.Add(10 * time.Second))
+	}
+	if w.store.rv != position {
+		w.violated(12, "reconciles at rest made %d writes", w.store.rv-position)
+	}
+}

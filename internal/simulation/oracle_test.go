@@ -1,0 +1,345 @@
+package simulation
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// oracle asserts the invariants. It reads the history of the API, what the running process's caches show, and the
+// simulated truth; never the reconciler.
+type oracle struct {
+	world *world
+	// decidedAt is the latest time at which the decision behind a write can have been made.
+	decidedAt time.Time
+	pass      passNotes
+	// stepBegan is when the current step was decided.
+	stepBegan time.Time
+	// proofs are the images with which versions were proven.
+	proofs     map[string]string
+	rejections []rejection
+	statuses   int
+}
+
+// passNotes are about the reconcile that runs.
+type passNotes struct {
+	began       int64 // the store's position
+	rolledBack  bool
+	mustGoBack  string
+	conflicting int
+}
+
+// rejection of a version as it was built then.
+type rejection struct {
+	version, image string
+	rv             int64
+}
+
+func newOracle(w *world) *oracle { return &oracle{world: w, proofs: map[string]string{}} }
+
+// visible is how far the running process has seen the history of a kind.
+func (o *oracle) visible(kind string) int64 { return o.world.process.positions[kind] }
+
+// visibleOf is how far it has seen the history of one object: its own writes and what it read live it knows before its cache does.
+func (o *oracle) visibleOf(key objectKey) int64 {
+	p := o.world.process
+	return max(p.positions[key.kind], p.own[key], p.liveReads[key.kind])
+}
+
+// seen is what the process sees of a version's workload.
+func (o *oracle) seen(version string) (available, ready bool, image string) {
+	return o.world.readyAt(version, o.visible(kindDeployment))
+}
+
+// observe is told of every write that lands.
+func (o *oracle) observe(c change) {
+	if c.actor != "operator" {
+		return
+	}
+	switch {
+	case c.key == rolloutKey && c.after == nil:
+		o.released()
+	case c.key == rolloutKey:
+		before, after := o.world.rolloutAt(c.key, c.rv-1), o.world.rolloutAt(c.key, c.rv)
+		o.onStatus(before, after)
+	case c.key.kind == kindRollout:
+	case c.key == mainKey:
+		o.onMain(c)
+	case c.key.kind == kindVirtualService:
+		o.onCarrier(c)
+	case c.key == ruleKey:
+		o.onRule(c)
+	default:
+		o.world.violated(14, "the operator wrote %s, which is not its own", c.key)
+	}
+}
+
+// afterEvent runs after everything that happens.
+func (o *oracle) afterEvent() {
+	if o.world.passes > 60_000 {
+		o.world.violated(15, "%d reconciles: it does not come to rest", o.world.passes)
+	}
+}
+
+func (o *oracle) event(reason string) { o.world.sometimes["event "+reason]++ }
+
+func (o *oracle) passBegins(key types.NamespacedName) {
+	o.pass = passNotes{began: o.world.store.rv, conflicting: o.world.sometimes["conflict"]}
+	if key == rolloutRef {
+		o.pass.mustGoBack = o.failingGate()
+	}
+}
+
+// passEnds asserts what must be so when a reconcile that nothing disturbed has ended.
+func (o *oracle) passEnds(key types.NamespacedName, err error) {
+	w := o.world
+	if key != rolloutRef || err != nil || w.process.disturbed || o.tampered() {
+		return
+	}
+	r := w.rollout()
+	if r == nil || detached(r) {
+		return
+	}
+	if o.pass.rolledBack && r.Status.Traffic.Canary == nil {
+		if vs := w.mainVirtualService(); vs != nil && !carries(vs, r.Status.Traffic) && managedRoutes(vs) > 0 {
+			w.violated(9, "the reconcile that rolled back ended with %s", describeVirtualService(vs))
+		}
+		if left := w.faultCarriers(w.now); len(left) > 0 {
+			w.violated(9, "the reconcile that rolled back left a fault on %s", left[0].GetName())
+		}
+	}
+	fault := r.Status.Traffic != nil && r.Status.Traffic.Fault != nil
+	clean := w.sometimes["conflict"] == o.pass.conflicting && o.visible(kindVirtualService) >= o.pass.began
+	if clean && !fault && w.store.rv == o.pass.began && len(w.faultCarriers(w.now)) > 0 {
+		w.violated(16, "a reconcile found nothing to do and left a fault that status does not have")
+	}
+	if gate := o.pass.mustGoBack; gate != "" && clean && r.Status.Run != nil && r.Status.Step != nil && r.Status.Reason != v1.ReasonStableUnavailable {
+		if again := o.failingGate(); again == gate {
+			w.violated(9, "gate %s failed and the run goes on: %s/%s", gate, r.Status.Phase, r.Status.Reason)
+		}
+	}
+}
+
+// tampered tells whether somebody else wrote during the reconcile, so that what it left is not its doing alone.
+func (o *oracle) tampered() bool {
+	for _, history := range o.world.store.histories {
+		for i := len(history) - 1; i >= 0 && history[i].rv > o.pass.began; i-- {
+			if history[i].actor != "operator" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// failingGate names a gate of the current watch with enough Fails in a row, as far as the process can know it.
+func (o *oracle) failingGate() string {
+	w := o.world
+	r := w.rolloutAt(rolloutKey, o.visibleOf(rolloutKey))
+	known := w.process.analyst.watches[rolloutRef]
+	if r == nil || known == nil || r.ResourceVersion != w.rollout().ResourceVersion ||
+		r.Generation != r.Status.ObservedGeneration || r.Status.Step == nil || detached(r) || r.DeletionTimestamp != nil {
+		return ""
+	}
+	if _, ready, _ := o.seen(r.Status.Stable); !ready || !o.carriedSince(r.Status.Traffic).Before(known.since) {
+		return ""
+	}
+	for _, gate := range known.watch.Gates {
+		streak := 0
+		for _, s := range known.samples[gate.Name] {
+			if streak++; s.Verdict != "Fail" {
+				streak = 0
+			}
+			if streak >= gate.Failures {
+				return gate.Name
+			}
+		}
+	}
+	return ""
+}
+
+// onStatus asserts what a committed decision must obey.
+func (o *oracle) onStatus(before, after *v1.Rollout) {
+	w := o.world
+	if raw, err := json.Marshal(after.Status); err != nil || len(raw) > 16*1024 {
+		w.violated(12, "status has %d bytes, %v", len(raw), err)
+	}
+	a, b := &before.Status, &after.Status
+	o.statuses++
+	o.checkSteps(before, after)
+	o.checkExposure(a, b)
+	o.noteRejection(a, b)
+	o.checkStable(before, after)
+	if a.Traffic != nil && a.Traffic.Canary != nil && b.Traffic.Canary == nil && !promoted(a, b) {
+		o.pass.rolledBack = true
+		delete(o.proofs, a.Traffic.Canary.Version)
+		w.sometimes["rollback"]++
+		if len(b.History) > 0 {
+			w.sometimes["return: "+b.History[0].Verdict]++
+		}
+	}
+	w.sometimes["phase "+string(b.Phase)+"/"+b.Reason]++
+}
+
+func promoted(a, b *v1.RolloutStatus) bool {
+	return a.Run != nil && b.Run == nil && b.Stable == a.Run.To && a.Stable != b.Stable
+}
+
+// checkSteps: no jump, and each step on is allowed by evidence.
+func (o *oracle) checkSteps(before, after *v1.Rollout) {
+	a, b := &before.Status, &after.Status
+	same := a.Run != nil && b.Run != nil && a.Run.Number == b.Run.Number
+	switch {
+	case b.Step != nil && (!same || a.Step == nil):
+		if b.Step.Index != 0 {
+			o.world.violated(7, "run %d begins at step %s", b.Run.Number, b.Step.Display)
+		}
+		o.stepBegan = o.decidedAt
+		o.checkStart(before, after, same)
+		o.world.sometimes["run began"]++
+	case same && a.Step != nil && b.Step != nil && b.Step.Index != a.Step.Index:
+		if b.Step.Index != a.Step.Index+1 {
+			o.world.violated(7, "from step %s to %s in one write", a.Step.Display, b.Step.Display)
+		}
+		o.checkAdvance(before)
+		o.stepBegan = o.decidedAt
+		o.world.sometimes["step ended"]++
+	case promoted(a, b):
+		if a.Step == nil || int(a.Step.Index)+1 != len(stagesOf(before)) {
+			o.world.violated(7, "promoted out of step %+v of %d", a.Step, len(stagesOf(before)))
+			return
+		}
+		o.checkAdvance(before)
+		o.world.sometimes["promotion"]++
+	}
+}
+
+// checkStart: a run begins only from a mesh that is as status says, for the version that is asked for and not rejected.
+func (o *oracle) checkStart(before, after *v1.Rollout, same bool) {
+	w, to := o.world, after.Status.Run.To
+	if before.Spec.Suspend || detached(before) {
+		w.violated(15, "a run began while suspended or detached")
+	}
+	if to != before.Spec.Version {
+		w.violated(8, "a run to %s began although %s is asked for", to, before.Spec.Version)
+	}
+	if t := before.Status.Traffic; t != nil && !same {
+		if vs := w.store.at(mainKey, o.visibleOf(mainKey)); vs == nil || !carries(vs.object, t) {
+			w.violated(16, "a run began on a mesh that is not as status says")
+		}
+	}
+	_, _, image := o.seen(to)
+	for _, r := range o.rejections {
+		if r.version == to && r.image == image && !o.changedSince(r) {
+			w.violated(8, "%s as %s was rejected and is tried again", to, image)
+		}
+	}
+}
+
+// changedSince tells whether version or image was another one in between.
+func (o *oracle) changedSince(r rejection) bool {
+	for _, v := range o.world.store.histories[rolloutKey] {
+		if v.rv >= r.rv && v.object != nil && o.world.rolloutAt(rolloutKey, v.rv).Spec.Version != r.version {
+			return true
+		}
+	}
+	for _, v := range o.world.store.histories[deploymentKey(r.version)] {
+		if _, _, image := o.world.readyAt(r.version, v.rv); v.rv >= r.rv && image != r.image {
+			return true
+		}
+	}
+	return false
+}
+
+// checkExposure: more traffic only to a version that is available, and back only to one that is ready, or nothing is.
+func (o *oracle) checkExposure(a, b *v1.RolloutStatus) {
+	if b.Traffic == nil || b.Traffic.Canary == nil {
+		if a.Traffic != nil && a.Traffic.ExposedToUsers() && !promoted(a, b) {
+			_, stable, _ := o.seen(b.Traffic.Stable.Version)
+			_, canary, _ := o.seen(a.Traffic.Canary.Version)
+			if r := o.world.rollout(); !stable && canary && r.DeletionTimestamp == nil {
+				o.world.violated(10, "all traffic goes to %s, which has no ready endpoint, from %s, which has", b.Traffic.Stable.Version, a.Traffic.Canary.Version)
+			}
+		}
+		return
+	}
+	canary := b.Traffic.Canary.Version
+	weight := int32(-1)
+	if a.Traffic != nil && a.Traffic.Canary != nil && a.Traffic.Canary.Version == canary {
+		weight = a.Traffic.Weight
+	}
+	if available, _, _ := o.seen(canary); b.Traffic.Weight > weight && !available {
+		o.world.violated(5, "weight of %s rises from %d to %d and it is not available", canary, weight, b.Traffic.Weight)
+	}
+}
+
+func (o *oracle) noteRejection(a, b *v1.RolloutStatus) {
+	if b.Rejected == nil || (a.Rejected != nil && a.Rejected.At.Equal(&b.Rejected.At) && a.Rejected.Version == b.Rejected.Version) {
+		return
+	}
+	_, _, image := o.seen(b.Rejected.Version)
+	o.rejections = append(o.rejections, rejection{b.Rejected.Version, image, o.world.store.rv})
+	o.world.sometimes["rejected: "+b.Rejected.Reason]++
+}
+
+// checkStable: what gets all traffic served before, or was gated.
+func (o *oracle) checkStable(before, after *v1.Rollout) {
+	a, b := &before.Status, &after.Status
+	if a.Stable == b.Stable {
+		return
+	}
+	available, _, image := o.seen(b.Stable)
+	switch {
+	case a.Stable == "":
+		if b.Stable != "v1" {
+			o.world.violated(12, "first push: %s was discovered as stable, v1 serves", b.Stable)
+		}
+		o.proofs[b.Stable] = image
+	case promoted(a, b):
+		o.proofs[b.Stable] = image
+	default:
+		o.world.sometimes["instant return"]++
+		if proven, ok := o.proofs[b.Stable]; !ok || proven != image || !available {
+			o.world.violated(12, "instant return to %s as %q, proven %q, available %v", b.Stable, image, proven, available)
+		}
+		delete(o.proofs, a.Stable)
+	}
+}
+
+// released: the finalizer goes only when the mesh is clean.
+func (o *oracle) released() {
+	w := o.world
+	w.sometimes["deleted"]++
+	if vs := w.mainVirtualService(); vs != nil {
+		for _, r := range viewOf(vs) {
+			if r.ours || (r.managed() && (len(r.weights) > 1 || len(r.mirrors) > 0)) {
+				w.violated(16, "the Rollout is gone and left route %s", describeVirtualService(vs))
+			}
+		}
+	}
+	if left := w.faultCarriers(w.now); len(left) > 0 {
+		w.violated(16, "the Rollout is gone and left a fault on %s", left[0].GetName())
+	}
+}
+
+func detached(r *v1.Rollout) bool {
+	return r.Annotations[v1.ReconcileAnnotation] == v1.ReconcileDisabled
+}
+
+// untouched asserts that nobody changed an object that a cache shares.
+func (o *oracle) untouched() {
+	for key, history := range o.world.store.histories {
+		for _, v := range history {
+			for kind, decoded := range v.decoded {
+				fresh := version{object: v.object, decoded: nil}
+				if !slices.Equal(encodeBytes(decoded), encodeBytes(fresh.decodeAs(kind))) {
+					o.world.violated(14, "the cached %s was changed in place", key)
+				}
+			}
+		}
+	}
+}
