@@ -57,7 +57,7 @@ unit: deps $(TOOLS)/gotestsum ## The tests that need no server.
 
 .PHONY: soak
 soak: deps ## Simulate many more rollouts than make test does; SEEDS=10000.
-	SLUICE_SEEDS=$(SEEDS) go test -count=1 -timeout 120m -run Simulation ./internal/pipeline/...
+	SLUICE_SEEDS=$(SEEDS) go test -count=1 -timeout 120m -run TestSeeds ./internal/simulation
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## golangci-lint and format, in every module.
