@@ -206,7 +206,7 @@ func settleCase(a, b object) (left, right object, ignore bool, conflict string) 
 	delete(right, "ignoreUriCase")
 	_, leftURI := a["uri"]
 	_, rightURI := b["uri"]
-	leftIgnores, rightIgnores := leftURI && flag(a, "ignoreUriCase"), rightURI && flag(b, "ignoreUriCase")
+	leftIgnores, rightIgnores := leftURI && isSet(a, "ignoreUriCase"), rightURI && isSet(b, "ignoreUriCase")
 	if leftURI && rightURI && leftIgnores != rightIgnores {
 		return nil, nil, false, "uri: one ignores case and the other does not"
 	}
@@ -222,7 +222,7 @@ func settleCase(a, b object) (left, right object, ignore bool, conflict string) 
 	return left, right, leftIgnores || rightIgnores, ""
 }
 
-func flag(o object, name string) bool {
+func isSet(o object, name string) bool {
 	on, ok := o[name].(bool)
 	return ok && on
 }
