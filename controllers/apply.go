@@ -109,7 +109,7 @@ func (c *convergence) note(change change, err error) error {
 		return err
 	}
 	if change.want == nil {
-		c.ledger.forget(change.kind, keyOf(c.key.Namespace, change.name))
+		c.ledger.removed(change.kind, change.found)
 	} else {
 		c.ledger.wrote(change.kind, change.want)
 	}

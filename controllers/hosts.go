@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -103,6 +104,10 @@ func (r *RolloutReconciler) faultTarget(ctx context.Context, rollout *v1.Rollout
 	}
 	carrier, problem := mesh.SurveyFault(rollout, host, s.virtualServices)
 	target := pipeline.FaultTarget{VirtualService: carrier, Problem: fromMesh(problem)}
+	if managed := drivenNames(kindVirtualService, &v1.RolloutStatus{VirtualServices: rollout.Status.VirtualServices}); slices.Contains(managed, carrier.Name) {
+		target.Problem = &pipeline.Problem{Reason: v1.ReasonHostConflict, Message: fmt.Sprintf(
+			"VirtualService %s routes to fault host %s and to %s: a fault there does not work yet, give each host a VirtualService of its own", carrier.Name, host, rollout.Spec.Host)}
+	}
 	target.Busy = r.faultHolder(rollout, s.rollouts, carrier.Name)
 	return target, nil
 }

@@ -29,45 +29,60 @@ type ledgerKey struct {
 type ledger struct {
 	mu       sync.Mutex
 	versions map[ledgerKey]string
+	// deleted holds the last version of what this process deleted.
+	deleted map[ledgerKey]string
 }
 
 func newLedger() *ledger {
-	return &ledger{versions: map[ledgerKey]string{}}
+	return &ledger{versions: map[ledgerKey]string{}, deleted: map[ledgerKey]string{}}
 }
 
 func (l *ledger) wrote(kind schema.GroupVersionKind, obj client.Object) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.versions[ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}] = obj.GetResourceVersion()
+	key := ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}
+	l.versions[key] = obj.GetResourceVersion()
+	delete(l.deleted, key)
+}
+
+// removed notes a deletion: a cache that still has that version is behind.
+func (l *ledger) removed(kind schema.GroupVersionKind, obj client.Object) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}
+	delete(l.versions, key)
+	l.deleted[key] = obj.GetResourceVersion()
 }
 
 func (l *ledger) forget(kind schema.GroupVersionKind, key types.NamespacedName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.versions, ledgerKey{kind.Kind, key})
+	delete(l.deleted, ledgerKey{kind.Kind, key})
 }
 
-// stale tells whether the object is older than our last write of it.
+// stale tells whether the object is older than our last write of it, or one that we deleted.
 func (l *ledger) stale(kind schema.GroupVersionKind, obj client.Object) bool {
-	last, ok := l.last(kind, client.ObjectKeyFromObject(obj))
-	if !ok {
-		return false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}
+	if last, ok := l.versions[key]; ok {
+		order, err := resourceversion.CompareResourceVersion(obj.GetResourceVersion(), last)
+		return err == nil && order < 0
 	}
-	order, err := resourceversion.CompareResourceVersion(obj.GetResourceVersion(), last)
-	return err == nil && order < 0
+	if last, ok := l.deleted[key]; ok {
+		order, err := resourceversion.CompareResourceVersion(obj.GetResourceVersion(), last)
+		return err == nil && order <= 0
+	}
+	return false
 }
 
 // own tells whether the object is as this process wrote it last.
 func (l *ledger) own(kind schema.GroupVersionKind, obj client.Object) bool {
-	last, ok := l.last(kind, client.ObjectKeyFromObject(obj))
-	return ok && last == obj.GetResourceVersion()
-}
-
-func (l *ledger) last(kind schema.GroupVersionKind, key types.NamespacedName) (string, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	last, ok := l.versions[ledgerKey{kind.Kind, key}]
-	return last, ok
+	last, ok := l.versions[ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}]
+	return ok && last == obj.GetResourceVersion()
 }
 
 // written lists the names in a namespace of the objects of a kind that this process wrote.

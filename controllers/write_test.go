@@ -116,6 +116,12 @@ func TestLedger(t *testing.T) {
 	if l.forget(kindVirtualService, keyOf("bookinfo", "reviews")); l.own(kindVirtualService, obj) {
 		t.Error("a forgotten write is known")
 	}
+	l.removed(kindVirtualService, obj)
+	if made := obj.DeepCopy(); !l.stale(kindVirtualService, obj) {
+		t.Error("what was deleted and is still in the cache is not stale")
+	} else if made.SetResourceVersion("101"); l.stale(kindVirtualService, made) {
+		t.Error("what was made anew is stale")
+	}
 }
 
 func TestClaims(t *testing.T) {

@@ -28,7 +28,6 @@ import (
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/controllers"
 	"sluice.dev/sluice/gitsync"
-	"sluice.dev/sluice/internal/mesh"
 	"sluice.dev/sluice/internal/pipeline"
 )
 
@@ -162,7 +161,7 @@ func addGitSyncs(mgr manager.Manager, f *flags) error {
 	reconciler := &gitsync.Reconciler{Clock: clock.RealClock{}}
 	err := reconciler.SetupWithManager(mgr, gitsync.Options{
 		DefaultServiceAccount: f.defaultServiceAccount, FetchTimeout: f.gitTimeout,
-		MaxConcurrentReconciles: f.gitConcurrency, HostKey: mesh.HostKey,
+		MaxConcurrentReconciles: f.gitConcurrency,
 	})
 	if err != nil {
 		return fmt.Errorf("adding the controller of GitSyncs: %w", err)

@@ -1,0 +1,130 @@
+package controllertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"sluice.dev/sluice/controllers"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+// propagationDelay is short, and long enough to be seen.
+const propagationDelay = 150 * time.Millisecond
+
+// operator is a manager with the reconciler of Rollouts, in this process, with scripted evidence.
+type operator struct {
+	evidence   *evidence
+	reconciler *controllers.RolloutReconciler
+	cancel     context.CancelFunc
+	done       chan error
+}
+
+// startOperator runs a manager until stop is called.
+func startOperator(restConfig *rest.Config) (*operator, error) {
+	restConfig = rest.CopyConfig(restConfig)
+	restConfig.QPS = -1
+	skip := true
+	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
+		Scheme: newScheme(), Metrics: metricsserver.Options{BindAddress: "0"},
+		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: controllers.CacheByObject()},
+		Client:     client.Options{Cache: &client.CacheOptions{Unstructured: true}},
+		Controller: config.Controller{SkipNameValidation: &skip},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the manager: %w", err)
+	}
+	o := &operator{evidence: newEvidence(), done: make(chan error, 1)}
+	o.reconciler = controllers.NewRolloutReconciler(controllers.Dependencies{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: clock.RealClock{}, Analyst: o.evidence,
+		Events: mgr.GetEventRecorder("sluice"), Config: pipeline.Config{PropagationDelay: propagationDelay},
+	})
+	o.evidence.wake = o.reconciler.Wake
+	if err := o.reconciler.SetupWithManager(mgr, controllers.Options{MaxConcurrentReconciles: 4, Clock: clock.RealClock{}}); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	o.cancel = cancel
+	go func() { o.done <- mgr.Start(ctx) }()
+	return o, nil
+}
+
+func (o *operator) stop() error {
+	o.cancel()
+	return <-o.done
+}
+
+// evidence is an Analyst that answers at once: every gate passes, unless a verdict was set for the Rollout.
+type evidence struct {
+	wake func(types.NamespacedName)
+
+	mu       sync.Mutex
+	watches  map[types.NamespacedName]*pipeline.Watch
+	verdicts map[types.NamespacedName]pipeline.Verdict
+}
+
+func newEvidence() *evidence {
+	return &evidence{watches: map[types.NamespacedName]*pipeline.Watch{}, verdicts: map[types.NamespacedName]pipeline.Verdict{}}
+}
+
+// set gives a verdict for all further samples of a Rollout.
+func (e *evidence) set(key types.NamespacedName, verdict pipeline.Verdict) {
+	e.mu.Lock()
+	e.verdicts[key] = verdict
+	e.mu.Unlock()
+	e.wake(key)
+}
+
+func (e *evidence) Set(key types.NamespacedName, watch *pipeline.Watch) {
+	e.mu.Lock()
+	before := e.watches[key]
+	e.watches[key] = watch
+	e.mu.Unlock()
+	if watch != nil && (before == nil || before.ID != watch.ID) {
+		go e.wake(key)
+	}
+}
+
+// Samples are as many as the gates ask for, the last one of now.
+func (e *evidence) Samples(key types.NamespacedName) map[string]pipeline.GateSamples {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	watch := e.watches[key]
+	if watch == nil {
+		return nil
+	}
+	verdict, ok := e.verdicts[key]
+	if !ok {
+		verdict = pipeline.Pass
+	}
+	samples := map[string]pipeline.GateSamples{}
+	for _, gate := range watch.Gates {
+		known := pipeline.GateSamples{For: watch.ID, Query: "up"}
+		now := time.Now()
+		count := 1
+		if !gate.OffGrid {
+			count = max(gate.Samples, gate.Failures)
+		}
+		for i := range count {
+			at := gate.First.Add(time.Duration(i) * gate.Interval)
+			if at.After(now) {
+				break
+			}
+			known.Samples = append(known.Samples, pipeline.Sample{Time: at, Verdict: verdict, Value: "4.2%"})
+		}
+		samples[gate.Name] = known
+	}
+	return samples
+}
+
+func (e *evidence) Probe(types.NamespacedName) *pipeline.ProbeResult { return nil }
