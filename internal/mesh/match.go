@@ -115,13 +115,13 @@ func asObject(value any) object {
 	return object{}
 }
 
-// joinStrings is the AND of two StringMatches. One without a form asks for presence only, which the other implies.
+// joinStrings is the AND of two StringMatches. One that asks for presence only is implied by the other.
 func joinStrings(a, b any) (any, bool, string) {
 	left, right := asObject(a), asObject(b)
 	switch {
-	case sameJSON(left, right), len(right) == 0:
+	case sameJSON(left, right), asksPresence(right):
 		return left, true, ""
-	case len(left) == 0:
+	case asksPresence(left):
 		return right, true, ""
 	}
 	leftForm, leftText := stringMatch(left)
@@ -145,6 +145,9 @@ func joinStrings(a, b any) (any, bool, string) {
 	}
 	return nil, false, fmt.Sprintf("%s %q and %s %q", leftForm, leftText, rightForm, rightText)
 }
+
+// asksPresence: no form at all, or the regex "*", which is none in RE2 and which istiod translates to a check for presence.
+func asksPresence(o object) bool { return len(o) == 0 || o["regex"] == "*" }
 
 func stringMatch(o object) (form, value string) {
 	for _, form := range []string{"exact", "prefix", "regex"} {
@@ -177,18 +180,24 @@ func satisfies(value, form, pattern string) (possible bool, conflict string) {
 func joinAbsent(a, b any) (any, bool, string) {
 	left, right := asObject(a), asObject(b)
 	switch {
-	case sameJSON(left, right), len(left) == 0:
+	case sameJSON(left, right), asksPresence(left):
 		return left, true, ""
-	case len(right) == 0:
+	case asksPresence(right):
 		return right, true, ""
 	}
 	return nil, false, "two different values to exclude"
 }
 
-// joinGateways is the intersection.
+// joinGateways is the intersection. An empty list restricts nothing.
 func joinGateways(a, b any) (any, bool, string) {
 	left, _ := a.([]any)
 	right, _ := b.([]any)
+	switch {
+	case len(left) == 0:
+		return b, true, ""
+	case len(right) == 0:
+		return a, true, ""
+	}
 	var both []any
 	for _, g := range left {
 		if slices.ContainsFunc(right, func(o any) bool { return sameJSON(o, g) }) {
@@ -230,10 +239,26 @@ func isSet(o object, name string) bool {
 // contradicts tells whether a header is asked for and excluded at once.
 func contradicts(m object) bool {
 	for name, absent := range child(m, "withoutHeaders") {
-		present, asked := child(m, "headers")[name]
-		if asked && (len(asObject(absent)) == 0 || sameJSON(absent, present)) {
+		if present, asked := child(m, "headers")[name]; asked && excludes(asObject(absent), asObject(present)) {
 			return true
 		}
+	}
+	return false
+}
+
+// excludes tells whether every value that meets the one is excluded by the other; what can not be told counts as no.
+func excludes(absent, present object) bool {
+	if asksPresence(absent) || sameJSON(absent, present) {
+		return true
+	}
+	form, value := stringMatch(present)
+	absentForm, pattern := stringMatch(absent)
+	switch form {
+	case "exact":
+		met, conflict := satisfies(value, absentForm, pattern)
+		return met && conflict == ""
+	case "prefix":
+		return absentForm == "prefix" && strings.HasPrefix(value, pattern)
 	}
 	return false
 }
@@ -241,10 +266,10 @@ func contradicts(m object) bool {
 // settleGateways: Istio ignores sourceLabels and sourceNamespace beside gateways, so these are left out where they contain the
 // mesh; where they do not, the request comes from no pod, and nothing can meet it: false.
 func settleGateways(m object) bool {
-	gateways, given := m["gateways"].([]any)
+	gateways, _ := m["gateways"].([]any)
 	_, byLabels := m["sourceLabels"]
 	_, byNamespace := m["sourceNamespace"]
-	if !given || (!byLabels && !byNamespace) {
+	if len(gateways) == 0 || (!byLabels && !byNamespace) {
 		return true
 	}
 	if !slices.ContainsFunc(gateways, func(g any) bool { return g == meshGateway }) {

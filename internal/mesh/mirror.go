@@ -26,8 +26,13 @@ func SaveMirrors(managed v1.ManagedVirtualService, found *unstructured.Unstructu
 		if out.Routes[i].SavedMirror != "" && !single {
 			continue
 		}
-		saved := object{}
-		for _, field := range append(slices.Clone(mirrorFields), "mirrors") {
+		saved := savedMirrors(out.Routes[i])
+		fields := mirrorFields
+		if out.Routes[i].SavedMirror == "" {
+			fields = append(slices.Clone(mirrorFields), "mirrors") // later on, ours stand among them
+		}
+		for _, field := range fields {
+			delete(saved, field)
 			if value, ok := route[field]; ok {
 				saved[field] = value
 			}
@@ -39,6 +44,15 @@ func SaveMirrors(managed v1.ManagedVirtualService, found *unstructured.Unstructu
 	return out
 }
 
+// savedMirrors are the mirror fields that were noted of a route; none when it has none, or none were noted.
+func savedMirrors(managed v1.ManagedRoute) object {
+	saved := object{}
+	if err := json.Unmarshal([]byte(managed.SavedMirror), &saved); err != nil || saved == nil {
+		return object{}
+	}
+	return saved
+}
+
 // renderMirrors adds the step's mirror beside the route's own ones, or puts those back. Until a mirror of ours was written
 // (SavedMirror is empty) the route's mirrors are left alone.
 func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
@@ -46,10 +60,7 @@ func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
 	if managed.SavedMirror == "" && traffic.Mirror == nil {
 		return
 	}
-	saved := object{}
-	if err := json.Unmarshal([]byte(managed.SavedMirror), &saved); err != nil {
-		saved = object{}
-	}
+	saved := savedMirrors(managed)
 	mirrors := ownMirrors(r, route, saved)
 	if traffic.Mirror == nil || traffic.Canary == nil {
 		setMirrors(route, mirrors)
