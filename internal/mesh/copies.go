@@ -22,17 +22,17 @@ func copyName(kind, rollout string, i int) string {
 }
 
 // ownCopies are the copies that stand before the i-th driven route: first the fault's, then the match's, both to the canary
-// alone. wanted counts those that the traffic asks for: a copy that no request can reach is left out.
-func ownCopies(r *v1.Rollout, i int, plain object) (copies []any, wanted int, problem *Problem) {
+// alone. A copy that no request can reach is left out; asked notes the kinds that the traffic asks for.
+func ownCopies(r *v1.Rollout, i int, plain object, asked map[string]bool) (copies []any, problem *Problem) {
 	traffic := r.Status.Traffic
 	if traffic.Canary == nil {
-		return nil, 0, nil
+		return nil, nil
 	}
 	add := func(kind string, match v1.HTTPMatches, fault *istio.HTTPFaultInjection) {
 		if len(match) == 0 || problem != nil {
 			return
 		}
-		wanted++
+		asked[kind] = true
 		both, conflict := andMatches(rawMatches(match), objects(plain["match"]))
 		if conflict != "" {
 			problem = matchConflict(routeKey(plain), conflict)
@@ -52,7 +52,7 @@ func ownCopies(r *v1.Rollout, i int, plain object) (copies []any, wanted int, pr
 		add(kindFault, f.Match, &istio.HTTPFaultInjection{Delay: f.Delay, Abort: f.Abort})
 	}
 	add(kindMatch, traffic.Match, nil)
-	return copies, wanted, problem
+	return copies, problem
 }
 
 func matchConflict(key, conflict string) *Problem {
@@ -112,6 +112,9 @@ func beforeMatches(list []any, at int) int {
 // that goes to that host alone, for requests from the canary's pods. Without a fault in the traffic the copies are gone, and one
 // that was made for the fault is to be deleted: nil.
 func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
+	if r.Status.Traffic == nil {
+		return found, nil
+	}
 	fault := r.Status.Traffic.Fault
 	wanted := fault != nil && fault.Host != "" && r.Status.Traffic.Canary != nil
 	switch {
@@ -124,8 +127,7 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 			"VirtualService %s, which carries the fault on %s, is gone: bring it back", managed.Name, fault.Host)}
 	}
 	out := found.DeepCopy()
-	spec := specOf(out)
-	list, _ := spec["http"].([]any)
+	list, _ := specOf(out)["http"].([]any)
 	list = withoutCopies(list, r.Name)
 	if wanted {
 		var problem *Problem
@@ -133,7 +135,7 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 			return nil, problem
 		}
 	}
-	spec["http"] = list
+	setRoutes(out, list)
 	return out, nil
 }
 
@@ -198,7 +200,7 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 	other := r.DeepCopy()
 	other.Spec.Host, other.Spec.VirtualServices = host, nil
 	s := surveyor{rollout: other, host: HostKey(host, r.Namespace)}
-	name := SubsetName(r.Name + "-fault-" + host)
+	name := faultCarrierName(r, host)
 	var found []string
 	for _, vs := range byName(virtualServices) {
 		routes := slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, s.host, r.Namespace) })
@@ -207,6 +209,9 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 		}
 	}
 	switch {
+	case len(found) == 0 && slices.ContainsFunc(virtualServices, func(vs *unstructured.Unstructured) bool { return vs.GetName() == name }):
+		return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, fmt.Sprintf(
+			"VirtualService %s, which would carry the fault on %s, is there already, for another host: rename it", name, host)}
 	case len(found) == 0:
 		return v1.ManagedVirtualService{Name: name, Created: true}, nil
 	case len(found) == 1:
@@ -214,6 +219,14 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 	}
 	return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, fmt.Sprintf(
 		"VirtualServices %v all concern fault host %s: keep one", found, host)}
+}
+
+// faultCarrierName is the same however the host of a Service is spelled.
+func faultCarrierName(r *v1.Rollout, host string) string {
+	if service, _, ok := ServiceOf(host, r.Namespace); ok {
+		host = service
+	}
+	return SubsetName(r.Name + "-fault-" + host)
 }
 
 // carriesMesh tells whether sidecars obey a VirtualService: only there do sourceLabels select the canary's calls.

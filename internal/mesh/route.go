@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -17,8 +18,12 @@ import (
 const createdRoute = "primary"
 
 // VirtualService renders a driven VirtualService as status.traffic wants it. found nil: a created one is made, an adopted one
-// is a problem. Routes that are not driven, and fields that are not ours, stay as found.
+// is a problem. Routes that are not driven, and fields that are not ours, stay as found. Beside a problem the object is nil,
+// except without a canary: then it is the way back for the routes that are there, to be written all the same.
 func VirtualService(r *v1.Rollout, managed v1.ManagedVirtualService, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
+	if r.Status.Traffic == nil {
+		return found, nil
+	}
 	if managed.Created {
 		return renderCreated(r, managed, found)
 	}
@@ -26,9 +31,7 @@ func VirtualService(r *v1.Rollout, managed v1.ManagedVirtualService, found *unst
 		return nil, &Problem{v1.ReasonVirtualServiceNotFound, fmt.Sprintf(
 			"VirtualService %s is gone: bring it back, nothing is made in its place", managed.Name)}
 	}
-	out := found.DeepCopy()
-	problem := renderRoutes(r, managed.Routes, out)
-	return out, problem
+	return renderRoutes(r, managed.Routes, found.DeepCopy())
 }
 
 // renderCreated restores the one route that Sluice made, in the place where it was found.
@@ -44,7 +47,7 @@ func renderCreated(r *v1.Rollout, managed v1.ManagedVirtualService, found *unstr
 		}
 		route.SavedMirror = "{}" // every mirror of a route that Sluice made is Sluice's
 	}
-	return out, renderRoutes(r, []v1.ManagedRoute{route}, out)
+	return renderRoutes(r, []v1.ManagedRoute{route}, out)
 }
 
 func createdVirtualService(r *v1.Rollout, name string) *unstructured.Unstructured {
@@ -59,41 +62,86 @@ func createdVirtualService(r *v1.Rollout, name string) *unstructured.Unstructure
 	})
 }
 
-// renderRoutes puts the driven routes of a VirtualService, and the copies before them, into their state.
-func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unstructured) *Problem {
-	spec := specOf(vs)
-	list, _ := spec["http"].([]any)
+// renderRoutes puts the driven routes of a VirtualService, which it may change, and the copies before them, into their state.
+func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
+	list, _ := specOf(vs)["http"].([]any)
 	list = withoutCopies(list, r.Name)
-	traffic := r.Status.Traffic
-	pairs, copies := 0, 0
+	var gone []string
+	asked, made := map[string]bool{}, map[string]bool{}
 	for i, managed := range routes {
-		at := slices.IndexFunc(list, func(entry any) bool {
-			route, ok := entry.(object)
-			return ok && routeKey(route) == managed.Key
-		})
+		at := indexOfRoute(list, managed.Key)
 		if at < 0 {
-			return &Problem{v1.ReasonRouteNotFound, fmt.Sprintf(
-				"VirtualService %s has no route %s any more: bring it back", vs.GetName(), managed.Key)}
-		}
-		route, ok := list[at].(object)
-		if !ok {
+			gone = append(gone, managed.Key)
 			continue
 		}
-		plain := clone(route)
+		route := asObject(list[at])
+		plain := plainRoute(r, managed, clone(route))
 		renderRoute(r, managed, route)
-		inserts, wanted, problem := ownCopies(r, i, plainRoute(r, managed, plain))
+		followFaults(r, list[:at], route)
+		inserts, problem := ownCopies(r, i, plain, asked)
 		if problem != nil {
-			return problem
+			return nil, problem
 		}
-		pairs, copies = pairs+wanted, copies+len(inserts)
+		for _, c := range inserts {
+			kind, _ := inserted(asObject(c))
+			made[kind] = true
+		}
 		list = insertCopies(list, at, inserts)
 	}
-	if pairs > 0 && copies == 0 && traffic.Canary != nil {
-		return &Problem{v1.ReasonMatchConflict, fmt.Sprintf(
-			"no request can meet both the step's match and that of a route of VirtualService %s: change the step's match", vs.GetName())}
+	setRoutes(vs, list)
+	if len(gone) > 0 {
+		problem := &Problem{v1.ReasonRouteNotFound, fmt.Sprintf(
+			"VirtualService %s has no route %s any more: bring it back", vs.GetName(), strings.Join(gone, ", "))}
+		if r.Status.Traffic.Canary == nil {
+			return vs, problem
+		}
+		return nil, problem
 	}
-	spec["http"] = list
-	return nil
+	for _, kind := range []string{kindFault, kindMatch} {
+		if asked[kind] && !made[kind] {
+			return nil, &Problem{v1.ReasonMatchConflict, fmt.Sprintf(
+				"no request can meet both the step's %s and the match of a route of VirtualService %s: change the step's", kind, vs.GetName())}
+		}
+	}
+	return vs, nil
+}
+
+func indexOfRoute(list []any, key string) int {
+	return slices.IndexFunc(list, func(entry any) bool {
+		route, ok := entry.(object)
+		return ok && routeKey(route) == key
+	})
+}
+
+// setRoutes replaces the HTTP routes; where there were none and are none, nothing is written.
+func setRoutes(vs *unstructured.Unstructured, list []any) {
+	spec := specOf(vs)
+	if _, given := spec["http"]; given || len(list) > 0 {
+		spec["http"] = list
+	}
+}
+
+// followFaults gives the fault copies that other Rollouts had inserted right before a route that route's new destinations: they
+// lead to this Rollout's host as well, and a rollback must not wait for theirs.
+func followFaults(r *v1.Rollout, before []any, route object) {
+	host := HostKey(r.Spec.Host, r.Namespace)
+	for i := len(before) - 1; i >= 0; i-- {
+		c := asObject(before[i])
+		kind, _ := inserted(c)
+		if kind == "" {
+			return
+		}
+		if kind != kindFault || !allTo(c, host, r.Namespace) {
+			continue
+		}
+		fresh := clone(route)
+		for _, field := range append([]string{"route", "mirrors"}, mirrorFields...) {
+			delete(c, field)
+			if value, given := fresh[field]; given {
+				c[field] = value
+			}
+		}
+	}
 }
 
 // withoutCopies drops what was inserted for a Rollout.
@@ -128,9 +176,8 @@ func renderRoute(r *v1.Rollout, managed v1.ManagedRoute, route object) {
 
 // plainRoute is the route as it is outside of runs: what copies are made of.
 func plainRoute(r *v1.Rollout, managed v1.ManagedRoute, route object) object {
-	at := r.DeepCopy()
-	stable := at.Status.Traffic.AllStable()
-	at.Status.Traffic = &stable
+	stable := r.Status.Traffic.AllStable()
+	at := &v1.Rollout{ObjectMeta: r.ObjectMeta, Spec: r.Spec, Status: v1.RolloutStatus{Traffic: &stable}}
 	renderRoute(at, managed, route)
 	return route
 }
