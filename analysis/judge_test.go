@@ -12,7 +12,7 @@ import (
 	"sluice.dev/sluice/internal/pipeline"
 )
 
-// series is a matrix' one row: pairs of seconds and values.
+// row is one series of a matrix: pairs of seconds and values.
 func row(name string, pairs ...float64) *model.SampleStream {
 	s := &model.SampleStream{Metric: model.Metric{"name": model.LabelValue(name)}}
 	for i := 0; i < len(pairs); i += 2 {

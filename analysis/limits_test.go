@@ -43,11 +43,23 @@ func TestFormat(t *testing.T) {
 		value  float64
 		want   string
 	}{
-		{rate, 0, "0%"}, {rate, 0.042, "4.2%"}, {rate, 0.01, "1%"}, {rate, 1.0 / 3, "33.3%"}, {rate, 1, "100%"},
+		{rate, 0, "0%"},
+		{rate, 0.042, "4.2%"},
+		{rate, 0.01, "1%"},
+		{rate, 1.0 / 3, "33.3%"},
+		{rate, 1, "100%"},
 		{rate, 0.010004, "1.0004%"}, // not "1%", which would pass
-		{latency, 0.312, "312ms"}, {latency, 0.0005, "500µs"}, {latency, 1.25, "1.25s"}, {latency, 75, "75s"}, {latency, 0, "0ms"},
+		{latency, 0.312, "312ms"},
+		{latency, 0.0005, "500µs"},
+		{latency, 1.25, "1.25s"},
+		{latency, 75, "75s"},
+		{latency, 0, "0ms"},
 		{latency, 0.50001, "500.01ms"},
-		{plain, 0.25, "0.25"}, {plain, 12345.678, "12346"}, {plain, 0.1 + 0.2, "0.3"}, {plain, -7, "-7"}, {plain, 1e-9, "1e-09"},
+		{plain, 0.25, "0.25"},
+		{plain, 12345.678, "12346"},
+		{plain, 0.1 + 0.2, "0.3"},
+		{plain, -7, "-7"},
+		{plain, 1e-9, "1e-09"},
 	} {
 		if got := c.limits.format(c.value); got != c.want {
 			t.Errorf("format(%v) = %q; want %q", c.value, got, c.want)

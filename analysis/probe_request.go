@@ -59,7 +59,7 @@ func (r requester) request(ctx context.Context, spec v1.Probe) attempt {
 	started := r.clock.Now()
 	response, err := r.http.Do(request)
 	if err == nil {
-		defer response.Body.Close()
+		defer func() { _ = response.Body.Close() }()
 		_, err = io.Copy(io.Discard, io.LimitReader(response.Body, maxProbeBody))
 	}
 	took := r.clock.Since(started)

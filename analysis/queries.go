@@ -14,7 +14,7 @@ const (
 	// requests and durations are Istio's standard metrics; durations are in milliseconds.
 	requests  = "istio_requests_total"
 	durations = "istio_request_duration_milliseconds_bucket"
-	// serverFault leaves out what a server did wrong. Over HTTP: 5xx; response_code 0 is a client that went away.
+	// notServerFault leaves out what a server did wrong. Over HTTP: 5xx; response_code 0 is a client that went away.
 	// Over gRPC, where errors come with HTTP 200, the codes that blame the server: UNKNOWN, DEADLINE_EXCEEDED,
 	// UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
 	notServerFault = `response_code!~"5..",grpc_response_status!~"2|4|12|13|14|15"`

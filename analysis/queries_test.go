@@ -63,8 +63,11 @@ func TestMakeQuery(t *testing.T) {
 	}{
 		"errorRate":   {reviews(), []string{"1 - (sum(", `response_code!~"5.."`, "or vector(0)) / sum(", "[60s]", "offset 60s"}, false},
 		"successRate": {with(func(g *pipeline.GateWatch) { g.Metric = v1.MetricSuccessRate }), []string{"(sum(", `response_code!~"5.."`}, false},
-		"latency": {with(func(g *pipeline.GateWatch) { g.Metric, g.Quantile = v1.MetricLatency, "0.950" }),
-			[]string{"histogram_quantile(0.95, sum by (le)", "istio_request_duration_milliseconds_bucket", "/ 1000"}, false},
+		"latency": {
+			with(func(g *pipeline.GateWatch) { g.Metric, g.Quantile = v1.MetricLatency, "0.950" }),
+			[]string{"histogram_quantile(0.95, sum by (le)", "istio_request_duration_milliseconds_bucket", "/ 1000"},
+			false,
+		},
 		"default quantile": {with(func(g *pipeline.GateWatch) { g.Metric = v1.MetricLatency }), []string{"histogram_quantile(0.99,"}, false},
 		"no minimum":       {with(func(g *pipeline.GateWatch) { g.MinRequests = 0 }), []string{"1 - "}, true},
 		"fractions":        {with(func(g *pipeline.GateWatch) { g.Window = 1500 * time.Millisecond }), []string{"[1500ms]"}, false},

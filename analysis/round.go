@@ -109,6 +109,10 @@ func (a *asker) request(ctx context.Context, what ask) (model.Value, promv1.Warn
 	start, end := time.Unix(0, what.start), time.Unix(0, what.end)
 	if what.step == 0 {
 		answer, warnings, _, err := a.prometheus.Query(ctx, what.query, start, promv1.WithTimeout(a.timeout))
+		if err == nil && answer != nil && (answer.Type() == model.ValMatrix || answer.Type() == model.ValString) {
+			// A range query of it would be refused; so is this, that both kinds of sample mean the same.
+			err = &promv1.Error{Type: promv1.ErrBadData, Msg: "the query returns a " + answer.Type().String() + "; one number is expected"}
+		}
 		return answer, warnings, err
 	}
 	span := promv1.Range{Start: start, End: end, Step: what.step}
