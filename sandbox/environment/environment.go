@@ -199,8 +199,11 @@ func (e *Environment) WaitReady(ctx context.Context) error {
 	}
 	var last error
 	err := e.await(ctx, "a whole productpage", func() bool {
-		last = e.fetchPage(ctx)
-		return last == nil
+		err := e.fetchPage(ctx)
+		if ctx.Err() == nil {
+			last = err // not that the time was up, but what there was until then
+		}
+		return err == nil
 	})
 	return errors.Join(err, last)
 }
@@ -238,8 +241,9 @@ func (e *Environment) await(ctx context.Context, what string, ready func() bool)
 	return nil
 }
 
-// Close stops all pods and takes their WorkloadEntries and scrape targets away.
-// The namespace and what was applied to it stay.
+// Close stops all pods and takes their WorkloadEntries and scrape targets away,
+// and the Gateway objects that Deploy applied, which would stand in the way of
+// another environment's. The namespace and its other objects stay.
 func (e *Environment) Close() error {
 	e.stop()
 	e.loop.Wait()
@@ -252,6 +256,9 @@ func (e *Environment) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var problems []error
+	if e.gateway != nil && !e.options.Empty {
+		problems = append(problems, e.cp.Kube.Delete(ctx, e.Namespace, bookinfo.GatewayManifests))
+	}
 	for _, pods := range e.pods {
 		for _, p := range pods {
 			problems = append(problems, e.deregister(ctx, p))

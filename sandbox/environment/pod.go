@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -76,12 +77,15 @@ func (e *Environment) startPod(d *appsv1.Deployment) (_ *pod, err error) {
 	}
 	p.proxy, err = sidecar.Start(e.ctx, sidecar.Options{
 		Discovery: e.cp.DiscoveryAddress, Pod: p.name, Namespace: e.Namespace, Workload: d.Name, Labels: p.labels,
-		Address: address, Application: p.listener.Addr().String(), EnvoyStats: e.options.EnvoyStats, Log: e.options.Log,
+		Address: address, Application: p.listener.Addr().String(), PortNames: portNames(template.Spec), EnvoyStats: e.options.EnvoyStats, Log: e.options.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.ports = portsOf(template.Spec, p.proxy.InboundPort())
+	p.ports = map[string]uint32{}
+	for _, name := range portNames(template.Spec) {
+		p.ports[name] = uint32(p.proxy.InboundPort()) // a Service's named targetPort is looked up there
+	}
 	kind := template.Annotations[AppAnnotation]
 	if kind == "" {
 		kind = p.labels["app"]
@@ -170,18 +174,17 @@ func (e *Environment) deregister(ctx context.Context, p *pod) error {
 	return nil
 }
 
-// portsOf maps the containers' named ports to the sidecar's: a Service's named
-// targetPort is looked up there.
-func portsOf(spec corev1.PodSpec, port int) map[string]uint32 {
-	ports := map[string]uint32{"http": uint32(port)}
+// portNames gives the containers' named ports, all of which lead to the sidecar.
+func portNames(spec corev1.PodSpec) []string {
+	names := []string{"http"}
 	for _, c := range spec.Containers {
-		for _, named := range c.Ports {
-			if named.Name != "" {
-				ports[named.Name] = uint32(port)
+		for _, port := range c.Ports {
+			if port.Name != "" && !slices.Contains(names, port.Name) {
+				names = append(names, port.Name)
 			}
 		}
 	}
-	return ports
+	return names
 }
 
 func environmentOf(spec corev1.PodSpec) map[string]string {

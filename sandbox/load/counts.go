@@ -2,6 +2,7 @@ package load
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -71,6 +72,13 @@ func (c Counts) clone() Counts {
 	c.UserVersions = versions
 	c.latencies = slices.Clone(c.latencies)
 	return c
+}
+
+// String sums up the counts in a line.
+func (c Counts) String() string {
+	return fmt.Sprintf("%d requests, %d failed, %d skipped, reviews %v, without ratings %d, median %s, p99 %s, last error: %v",
+		c.Total, c.Failed, c.Skipped, c.ByVersion, c.RatingsUnavailable,
+		c.Quantile(0.5).Round(time.Millisecond/10), c.Quantile(0.99).Round(time.Millisecond/10), c.LastError)
 }
 
 // Quantile is the latency that this share (0-1) of the requests stayed within;

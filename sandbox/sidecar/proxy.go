@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,6 +47,8 @@ type Options struct {
 	// Application is the host:port that inbound requests are passed on to.
 	// A proxy without one has no inbound listener.
 	Application string
+	// PortNames are the names that Services may use as targetPort for it.
+	PortNames []string
 	// Ports are the gateway ports that a Router listens for, each on a free port of
 	// its own address.
 	Ports []uint32
@@ -114,6 +117,13 @@ func Start(ctx context.Context, o Options) (*Proxy, error) {
 	return p, nil
 }
 
+// podPort is a port as istiod reads it from POD_PORTS.
+type podPort struct {
+	Name          string `json:"name"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+}
+
 // node is how the proxy presents itself to istiod.
 func (p *Proxy) node() (*corev3.Node, error) {
 	o := p.options
@@ -121,9 +131,19 @@ func (p *Proxy) node() (*corev3.Node, error) {
 	for k, v := range o.Labels {
 		labels[k] = v
 	}
+	// With the ports istiod makes inbound clusters before it has seen the pod's entry.
+	ports := []podPort{}
+	for _, name := range o.PortNames {
+		ports = append(ports, podPort{Name: name, ContainerPort: p.inboundPort, Protocol: "TCP"})
+	}
+	podPorts, err := json.Marshal(ports)
+	if err != nil {
+		return nil, fmt.Errorf("ports of proxy %s: %w", p.nodeID, err)
+	}
 	metadata, err := structpb.NewStruct(map[string]any{
 		"NAME": o.Pod, "NAMESPACE": o.Namespace, "WORKLOAD_NAME": o.Workload, "LABELS": labels,
 		"CLUSTER_ID": clusterID, "MESH_ID": "cluster.local", "ISTIO_VERSION": "1.31.1", "INSTANCE_IPS": o.Address,
+		"POD_PORTS": string(podPorts),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("metadata of proxy %s: %w", p.nodeID, err)
