@@ -32,7 +32,11 @@ func TestCounts(t *testing.T) {
 	for g.Counts().Total == 0 { // readable while it runs
 		time.Sleep(time.Millisecond)
 	}
-	c := g.Wait()
+	check(t, g.Wait())
+}
+
+func check(t *testing.T, c load.Counts) {
+	t.Helper()
 	jason, others := c.ByUser["jason"], c.ByUser[""]
 	if c.Total == 0 || c.Total != jason.Total+others.Total || jason.Total*4 > c.Total+4 || jason.Total*4 < c.Total-4 {
 		t.Errorf("a quarter should be jason's: %+v", c)
