@@ -18,7 +18,7 @@ import (
 // obeyed is how long after the acknowledged write the proxies are taken to have followed it.
 const obeyed = time.Second
 
-// settled is how long the end is watched, so that what goes wrong right after it is counted.
+// settled is how long the end is watched, so that its events are told and what goes wrong right after it is counted.
 const settled = 3 * time.Second
 
 // player follows one Rollout through a story.
@@ -179,19 +179,14 @@ func (p *player) over() bool {
 	return status.Phase == v1.PhaseHealthy || status.Phase == v1.PhaseRolledBack
 }
 
-// finish watches a little longer and collects the result.
+// finish collects the result.
 func (p *player) finish(ctx context.Context) (*Result, error) {
-	select {
-	case <-time.After(settled):
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 	rollout, err := p.bookinfo.Rollout(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r := p.result
-	r.Rollout, r.Load, r.Finished = rollout, p.generator.Counts().Since(p.start), time.Now()
+	r.Rollout, r.Load, r.Finished = rollout, p.generator.Counts().Since(p.start), time.Now().Add(-settled)
 	if f := rollout.Status.LastFailure; f != nil {
 		interval, failures := 10*time.Second, int32(2)
 		if d := rollout.Spec.GateDefaults; d != nil {

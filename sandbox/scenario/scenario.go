@@ -114,20 +114,20 @@ func Play(ctx context.Context, story Story, b *session.Bookinfo, generator *load
 		return nil, err
 	}
 	tell("pushed reviews version v3 as %.8s", sha)
+	var end <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("scenario %s did not end: %s", story.Name, p.last())
-		case seen, open := <-watch:
-			if !open {
-				return nil, fmt.Errorf("scenario %s: the watch ended: %s", story.Name, p.last())
-			}
+		case <-end:
+			return p.finish(ctx)
+		case seen := <-watch:
 			done, err := p.see(ctx, seen)
 			if err != nil {
 				return nil, err
 			}
-			if done {
-				return p.finish(ctx)
+			if done && end == nil {
+				end = time.After(settled)
 			}
 		}
 	}

@@ -57,7 +57,11 @@ func (c *Cluster) DeployBookinfo(ctx context.Context, namespace string, gateway 
 	if err != nil {
 		return nil, err
 	}
-	b.Repository, err = gitserver.Clone(ctx, b.RepositoryURL, filepath.Join(c.DataDir, "work", namespace))
+	work := filepath.Join(c.DataDir, "work", namespace)
+	if err := os.RemoveAll(work); err != nil { // what an earlier session left
+		return nil, err
+	}
+	b.Repository, err = gitserver.Clone(ctx, b.RepositoryURL, work)
 	return b, err
 }
 
