@@ -90,12 +90,26 @@ func (e *evidence) Set(key types.NamespacedName, watch *pipeline.Watch) {
 	before := e.watches[key]
 	e.watches[key] = watch
 	e.mu.Unlock()
-	if watch != nil && (before == nil || before.ID != watch.ID) {
-		go e.wake(key)
+	if watch != nil && len(watch.Gates) > 0 && (before == nil || before.ID != watch.ID) {
+		e.wakeFor(key, watch, &watch.Gates[0], watch.Gates[0].First)
 	}
 }
 
-// Samples are as many as the gates ask for, the last one of now.
+// wakeFor wakes the Rollout at the time of each sample, as long as it watches.
+func (e *evidence) wakeFor(key types.NamespacedName, watch *pipeline.Watch, gate *pipeline.GateWatch, at time.Time) {
+	time.AfterFunc(time.Until(at), func() {
+		e.mu.Lock()
+		current := e.watches[key]
+		e.mu.Unlock()
+		if current == nil || current.ID != watch.ID {
+			return
+		}
+		e.wake(key)
+		e.wakeFor(key, watch, gate, at.Truncate(gate.Interval).Add(gate.Interval))
+	})
+}
+
+// Samples of all times until now.
 func (e *evidence) Samples(key types.NamespacedName) map[string]pipeline.GateSamples {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -110,16 +124,7 @@ func (e *evidence) Samples(key types.NamespacedName) map[string]pipeline.GateSam
 	samples := map[string]pipeline.GateSamples{}
 	for _, gate := range watch.Gates {
 		known := pipeline.GateSamples{For: watch.ID, Query: "up"}
-		now := time.Now()
-		count := 1
-		if !gate.OffGrid {
-			count = max(gate.Samples, gate.Failures)
-		}
-		for i := range count {
-			at := gate.First.Add(time.Duration(i) * gate.Interval)
-			if at.After(now) {
-				break
-			}
+		for at := gate.First; !at.After(time.Now()); at = at.Truncate(gate.Interval).Add(gate.Interval) {
 			known.Samples = append(known.Samples, pipeline.Sample{Time: at, Verdict: verdict, Value: "4.2%"})
 		}
 		samples[gate.Name] = known
