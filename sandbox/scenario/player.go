@@ -88,15 +88,18 @@ func (p *player) seeRollout(ctx context.Context) error {
 			return err
 		}
 		p.step = name
-		if name == "half" && p.story.atHalf != nil {
-			if err := p.story.atHalf(ctx, p.bookinfo); err != nil {
-				return fmt.Errorf("at half: %w", err)
-			}
-			p.result.RevertPushed = time.Now()
-		}
 	}
-	if step != nil && step.Applied != nil && p.inForce == nil {
-		return p.enterForce(ctx, step.Applied.Time)
+	if step == nil || step.Applied == nil || p.inForce != nil {
+		return nil
+	}
+	if err := p.enterForce(ctx, step.Applied.Time); err != nil {
+		return err
+	}
+	if name == "half" && p.story.atHalf != nil {
+		if err := p.story.atHalf(ctx, p.bookinfo); err != nil {
+			return fmt.Errorf("at half: %w", err)
+		}
+		p.result.HalfDone = time.Now()
 	}
 	return nil
 }

@@ -19,6 +19,9 @@ const (
 	Canary = "v3"
 )
 
+// noticed is how long a person takes to see that v3 should not have been pushed.
+const noticed = 5 * time.Second
+
 // Story is what happens after v3 was pushed.
 type Story struct {
 	Name string
@@ -30,7 +33,7 @@ type Story struct {
 	Reason        string
 	// Flawless: no user's request may fail.
 	Flawless bool
-	// atHalf is done when the step half begins.
+	// atHalf is done once half of the users are on v3.
 	atHalf func(ctx context.Context, b *session.Bookinfo) error
 }
 
@@ -52,6 +55,11 @@ var Stories = []Story{
 		Name: "revert", Tells: "git revert at half: everything is back on v1 at once, without steps",
 		Phase: v1.PhaseHealthy, StableVersion: Stable, Flawless: true,
 		atHalf: func(ctx context.Context, b *session.Bookinfo) error {
+			select {
+			case <-time.After(noticed):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 			_, err := b.Revert(ctx)
 			return err
 		},
@@ -85,8 +93,8 @@ type Result struct {
 	WeightsBack time.Time
 	// FirstBadSample and DecidingSample are the times of the gate's samples that rolled back; zero without one.
 	FirstBadSample, DecidingSample time.Time
-	// RevertPushed is when the revert was pushed; zero without one.
-	RevertPushed time.Time
+	// HalfDone is when what the story does at half was done: the revert pushed, the errors begun; zero where it does nothing.
+	HalfDone time.Time
 }
 
 // StepSeen is what a step showed while its traffic was in force.

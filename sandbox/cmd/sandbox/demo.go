@@ -72,7 +72,7 @@ func summarize(out io.Writer, story scenario.Story, r *scenario.Result, took tim
 			r.WeightsBack.Sub(r.FirstBadSample).Seconds(), r.WeightsBack.Sub(r.DecidingSample).Seconds())
 	}
 	if story.Name == "revert" && !r.WeightsBack.IsZero() {
-		fmt.Fprintf(out, "  reverted          VirtualService written %.2fs after the revert was pushed\n", r.WeightsBack.Sub(r.RevertPushed).Seconds())
+		fmt.Fprintf(out, "  reverted          VirtualService written %.2fs after the revert was pushed\n", r.WeightsBack.Sub(r.HalfDone).Seconds())
 	}
 	fmt.Fprintf(out, "  from push to end  %.0fs; everything, with the start: %.0fs\n", r.Finished.Sub(r.Pushed).Seconds(), took.Seconds())
 }

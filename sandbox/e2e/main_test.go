@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sluice.dev/sluice/sandbox/binaries"
+	"sluice.dev/sluice/sandbox/session"
+)
+
+// rate of users' requests per second in each test.
+const rate = 40
+
+var (
+	cluster  *session.Cluster
+	operator string
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // a first build of the servers takes 10
+	defer cancel()
+	var err error
+	if operator, err = operatorBinary(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if cluster, err = session.StartCluster(ctx, "", os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer cluster.Stop()
+	return m.Run()
+}
+
+// operatorBinary is the one that SLUICE_OPERATOR names, else one built now.
+func operatorBinary(ctx context.Context) (string, error) {
+	if path := os.Getenv("SLUICE_OPERATOR"); path != "" {
+		return path, nil
+	}
+	root, err := binaries.RepositoryRoot()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("sluice-operator-%d", os.Getpid()))
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/operator")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the operator: %w: %s", err, out)
+	}
+	return path, nil
+}
+
+// stage is a namespace with bookinfo, and an operator that watches nothing else.
+type stage struct {
+	*session.Bookinfo
+	operator *session.Operator
+}
+
+// newStage brings up a namespace with the team's routes to v1 and rights for Git.
+func newStage(t *testing.T, namespace string) *stage {
+	t.Helper()
+	ctx := t.Context()
+	bookinfo, err := cluster.DeployBookinfo(ctx, namespace, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := bookinfo.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := bookinfo.Apply(ctx, "mesh.yaml", "rbac.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{Bookinfo: bookinfo}
+	s.operator, err = cluster.StartOperator(ctx, session.OperatorOptions{
+		Binary: operator, Name: "operator-" + namespace, Namespaces: []string{namespace}, ProbeAllow: bookinfo.ProbeHost(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.stopOperator(t) })
+	return s
+}
+
+// stopOperator ends the operator and fails the test if it found a data race.
+func (s *stage) stopOperator(t *testing.T) {
+	if err := s.operator.Stop(); err != nil {
+		t.Error(err)
+	}
+	log, err := os.ReadFile(s.operator.LogPath())
+	if err != nil {
+		t.Error(err)
+	}
+	for _, sign := range []string{"DATA RACE", "panic:"} {
+		if at := indexOf(log, sign); at >= 0 {
+			t.Errorf("the operator's log has %q:\n%s", sign, log[at:min(len(log), at+4000)])
+		}
+	}
+	if t.Failed() {
+		t.Logf("the end of the operator's log:\n%s", log[max(0, len(log)-6000):])
+	}
+}
