@@ -130,11 +130,9 @@ func (c *apiClient) sampleOf(kind string, list client.ObjectList) client.Object 
 	if _, raw := list.(*unstructured.UnstructuredList); raw {
 		return &unstructured.Unstructured{}
 	}
-	for gvk := range c.scheme.AllKnownTypes() {
-		if gvk.Kind != kind {
-			continue
-		}
-		if obj, err := c.scheme.New(gvk); err == nil {
+	gvk, err := c.GroupVersionKindFor(list)
+	if err == nil {
+		if obj, err := c.scheme.New(gvk.GroupVersion().WithKind(kind)); err == nil {
 			return obj.(client.Object)
 		}
 	}

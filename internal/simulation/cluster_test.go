@@ -122,6 +122,11 @@ func (w *world) readyAt(version string, position int64) (available, ready bool, 
 	return replicas > 0 && observed >= v.object.GetGeneration(), replicas > 0, image
 }
 
+func podReady(pod *unstructured.Unstructured) bool {
+	conditions, _, _ := unstructured.NestedSlice(pod.Object, "status", "conditions")
+	return len(conditions) > 0 && conditions[0].(map[string]any)["status"] == "True"
+}
+
 // editSpec changes the Rollout's spec as people and GitSync do.
 func (w *world) editSpec(change func(*v1.RolloutSpec)) {
 	w.store.edit("people", rolloutKey, func(o map[string]any) {

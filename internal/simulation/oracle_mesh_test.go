@@ -32,6 +32,10 @@ func (o *oracle) onMain(c change) {
 		}
 		return
 	}
+	if r == nil {
+		o.afterTheRollout(c.key)
+		return
+	}
 	w.sometimes["route written"]++
 	for _, view := range viewOf(c.after) {
 		if view.host == "reviews" && (!view.whole || view.sum != 100) {
@@ -49,6 +53,13 @@ func (o *oracle) onMain(c change) {
 	if c.before != nil {
 		o.checkForeign(c)
 		o.checkRise(c, t)
+	}
+}
+
+// afterTheRollout: nothing is written any more, unless another Rollout took over the host.
+func (o *oracle) afterTheRollout(key objectKey) {
+	if len(o.world.store.list(kindRollout, namespace, o.world.store.rv)) == 0 && o.world.store.histories[otherKey] == nil {
+		o.world.violated(12, "%s was written and the Rollout is gone", key)
 	}
 }
 
@@ -162,6 +173,10 @@ func stripManaged(route map[string]any) {
 // onCarrier asserts what a write of another host's VirtualService must obey: it carries our fault, or no longer.
 func (o *oracle) onCarrier(c change) {
 	w, r := o.world, o.world.rollout()
+	if r == nil {
+		o.afterTheRollout(c.key)
+		return
+	}
 	t := r.Status.Traffic
 	wanted := t != nil && t.Fault != nil && t.Fault.Host != ""
 	if faultStands(c.after) && !wanted {
@@ -211,7 +226,7 @@ func (o *oracle) onRule(c change) {
 func (o *oracle) checkRemoval(subset string) {
 	w := o.world
 	w.sometimes["subset removed"]++
-	if slices.Contains(w.setting.foundSubsets, subset) {
+	if slices.Contains(w.setting.foundSubsets, subset) && !w.ruleDeleted() {
 		w.violated(3, "subset %s was found in the rule and is removed", subset)
 	}
 	for _, key := range w.store.names[kindVirtualService] {
@@ -229,6 +244,11 @@ func (o *oracle) checkRemoval(subset string) {
 	}
 }
 
+// ruleDeleted tells whether people deleted the rule: then what is in it now was not found there.
+func (w *world) ruleDeleted() bool {
+	return slices.ContainsFunc(w.store.histories[ruleKey], func(v version) bool { return v.object == nil })
+}
+
 // stripRule leaves what Sluice must not touch of a DestinationRule: all but the labels of subsets and the subsets it added.
 func (w *world) stripRule(rule *unstructured.Unstructured, before map[string]map[string]string) map[string]any {
 	out := rule.DeepCopy()
@@ -240,7 +260,7 @@ func (w *world) stripRule(rule *unstructured.Unstructured, before map[string]map
 	for _, s := range subsets {
 		entry := s.(map[string]any)
 		name := fmt.Sprint(entry["name"])
-		if _, known := before[name]; known && slices.Contains(w.setting.foundSubsets, name) {
+		if _, known := before[name]; known && slices.Contains(w.setting.foundSubsets, name) && !w.ruleDeleted() {
 			delete(entry, "labels")
 			foreign = append(foreign, entry)
 		}

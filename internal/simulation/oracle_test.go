@@ -27,8 +27,8 @@ type oracle struct {
 
 // passNotes are about the reconcile that runs.
 type passNotes struct {
-	began       int64 // the store's position
-	rolledBack  bool
+	began       int64       // the store's position
+	backTo      *v1.Traffic // what a rollback committed
 	mustGoBack  string
 	conflicting int
 }
@@ -52,6 +52,11 @@ func (o *oracle) visibleOf(key objectKey) int64 {
 
 // seen is what the process sees of a version's workload.
 func (o *oracle) seen(version string) (available, ready bool, image string) {
+	if o.world.store.at(deploymentKey(version), o.visible(kindDeployment)) == nil {
+		pod := o.world.store.at(podKey(version), o.visible(kindPod))
+		ready := pod != nil && podReady(pod.object)
+		return ready, ready, ""
+	}
 	return o.world.readyAt(version, o.visible(kindDeployment))
 }
 
@@ -104,8 +109,9 @@ func (o *oracle) passEnds(key types.NamespacedName, err error) {
 	if r == nil || detached(r) {
 		return
 	}
-	if o.pass.rolledBack && r.Status.Traffic.Canary == nil {
-		if vs := w.mainVirtualService(); vs != nil && !carries(vs, r.Status.Traffic) && managedRoutes(vs) > 0 {
+	if o.pass.backTo != nil && r.Status.Traffic.Canary == nil {
+		vs := w.mainVirtualService()
+		if vs != nil && !carries(vs, r.Status.Traffic) && !carries(vs, o.pass.backTo) && managedRoutes(vs) > 0 {
 			w.violated(9, "the reconcile that rolled back ended with %s", describeVirtualService(vs))
 		}
 		if left := w.faultCarriers(w.now); len(left) > 0 {
@@ -141,7 +147,8 @@ func (o *oracle) failingGate() string {
 	w := o.world
 	r := w.rolloutAt(rolloutKey, o.visibleOf(rolloutKey))
 	known := w.process.analyst.watches[rolloutRef]
-	if r == nil || known == nil || r.ResourceVersion != w.rollout().ResourceVersion ||
+	live := w.rollout()
+	if r == nil || known == nil || live == nil || r.ResourceVersion != live.ResourceVersion ||
 		r.Generation != r.Status.ObservedGeneration || r.Status.Step == nil || detached(r) || r.DeletionTimestamp != nil {
 		return ""
 	}
@@ -175,7 +182,7 @@ func (o *oracle) onStatus(before, after *v1.Rollout) {
 	o.noteRejection(a, b)
 	o.checkStable(before, after)
 	if a.Traffic != nil && a.Traffic.Canary != nil && b.Traffic.Canary == nil && !promoted(a, b) {
-		o.pass.rolledBack = true
+		o.pass.backTo = b.Traffic
 		delete(o.proofs, a.Traffic.Canary.Version)
 		w.sometimes["rollback"]++
 		if len(b.History) > 0 {

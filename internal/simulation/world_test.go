@@ -19,6 +19,7 @@ const namespace = "bookinfo"
 
 var (
 	rolloutKey = objectKey{kindRollout, namespace, "reviews"}
+	otherKey   = objectKey{kindRollout, namespace, "reviews-too"}
 	rolloutRef = types.NamespacedName{Namespace: namespace, Name: "reviews"}
 	epoch      = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
 	config     = pipeline.Config{PropagationDelay: 2 * time.Second, Settle: time.Second}
