@@ -25,8 +25,8 @@ type memory struct {
 // notes of one Rollout. Only its own reconcile uses them, one at a time.
 type notes struct {
 	uid types.UID
-	// seen tells since when the rule is known to hold a subset, by its name and labels.
-	seen map[string]time.Time
+	// seen tells since when the rule is known to hold a subset, by its name and labels; nil before the rule was looked at.
+	seen map[string]sighting
 	// unnamed tells since when no route of the namespace names a subset that leaves.
 	unnamed map[string]time.Time
 	// traffic is the hash of the traffic that written is about; acked is the time of its last acknowledged write.
@@ -41,6 +41,12 @@ type notes struct {
 	conflicts int
 }
 
+// sighting of a subset in the rule. came: it was not there before.
+type sighting struct {
+	since time.Time
+	came  bool
+}
+
 func newMemory() *memory {
 	return &memory{notes: map[types.NamespacedName]*notes{}}
 }
@@ -52,7 +58,7 @@ func (m *memory) of(rollout *v1.Rollout) *notes {
 	key := types.NamespacedName{Namespace: rollout.Namespace, Name: rollout.Name}
 	n := m.notes[key]
 	if n == nil || n.uid != rollout.UID {
-		n = &notes{uid: rollout.UID, seen: map[string]time.Time{}, unnamed: map[string]time.Time{}}
+		n = &notes{uid: rollout.UID, unnamed: map[string]time.Time{}}
 		m.notes[key] = n
 	}
 	return n
@@ -87,24 +93,30 @@ func (n *notes) settle(settled bool, now time.Time) *pipeline.Written {
 
 // observeSubsets notes which subsets the rule holds; one that changed or went away is waited for anew.
 func (n *notes) observeSubsets(found []v1.Subset, now time.Time) {
-	present := map[string]bool{}
+	came := n.seen != nil
+	present := map[string]sighting{}
 	for _, subset := range found {
 		key := subsetKey(subset.Name, subset.Labels)
-		present[key] = true
-		if _, ok := n.seen[key]; !ok {
-			n.seen[key] = now
+		known, ok := n.seen[key]
+		if !ok {
+			known = sighting{since: now, came: came}
 		}
+		present[key] = known
 	}
-	maps.DeleteFunc(n.seen, func(key string, _ time.Time) bool { return !present[key] })
+	n.seen = present
 }
 
-// untilKnown is how much longer the mesh is given to learn of a subset.
-func (n *notes) untilKnown(name string, labels map[string]string, delay time.Duration, now time.Time) time.Duration {
-	since, ok := n.seen[subsetKey(name, labels)]
-	if !ok {
+// untilKnown is how much longer the mesh is given to learn of a subset. On the way back to stable only one that came lately
+// is waited for, not one that was there when this process began.
+func (n *notes) untilKnown(name string, labels map[string]string, wayBack bool, delay time.Duration, now time.Time) time.Duration {
+	known, ok := n.seen[subsetKey(name, labels)]
+	switch {
+	case !ok:
 		return delay
+	case wayBack && !known.came:
+		return 0
 	}
-	return max(0, delay-now.Sub(since))
+	return max(0, delay-now.Sub(known.since))
 }
 
 // untilReleased is how much longer a subset stays that no route names any more; named ones stay.

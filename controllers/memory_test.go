@@ -60,19 +60,26 @@ func TestSubsetsAreWaitedFor(t *testing.T) {
 	n := newNotes()
 	v3 := []v1.Subset{{Name: "v3", Labels: labelled("version", "v3")}}
 	delay := 2 * time.Second
-	if got := n.untilKnown("v3", v3[0].Labels, delay, after(0)); got != delay {
+	if got := n.untilKnown("v3", v3[0].Labels, false, delay, after(0)); got != delay {
 		t.Errorf("a subset that is not there is waited for %s, want the whole delay", got)
 	}
 	n.observeSubsets(v3, after(0))
-	if got := n.untilKnown("v3", v3[0].Labels, delay, after(1)); got != time.Second {
+	if got := n.untilKnown("v3", v3[0].Labels, false, delay, after(1)); got != time.Second {
 		t.Errorf("after 1s: %s more, want 1s", got)
 	}
-	if got := n.untilKnown("v3", v3[0].Labels, delay, after(5)); got != 0 {
+	if got := n.untilKnown("v3", v3[0].Labels, true, delay, after(1)); got != 0 {
+		t.Errorf("the way back to what was there before this process waits %s, want 0", got)
+	}
+	if got := n.untilKnown("v3", v3[0].Labels, false, delay, after(5)); got != 0 {
 		t.Errorf("after 5s: %s more, want 0", got)
 	}
 	n.observeSubsets([]v1.Subset{{Name: "v3", Labels: labelled("version", "other")}}, after(6))
-	if got := n.untilKnown("v3", v3[0].Labels, delay, after(6)); got != delay {
+	if got := n.untilKnown("v3", v3[0].Labels, false, delay, after(6)); got != delay {
 		t.Errorf("after its labels changed: %s, want the whole delay", got)
+	}
+	n.observeSubsets(v3, after(7))
+	if got := n.untilKnown("v3", v3[0].Labels, true, delay, after(8)); got != time.Second {
+		t.Errorf("the way back to what came a second ago waits %s, want 1s", got)
 	}
 }
 

@@ -161,13 +161,12 @@ func (p *planner) planRoute(name string) []change {
 	want, problem := p.render(name, found)
 	if problem != nil {
 		p.problem, p.carrying = fromMesh(problem), true
-		return nil
 	}
-	if sameObject(found, want) {
+	if sameObject(found, want) || (problem != nil && want == nil) {
 		return nil
 	}
 	p.carrying = true
-	if rest := p.untilNamed(found, want); rest > 0 && (found == nil || !allStable(p.rollout.Status.Traffic)) {
+	if rest := p.untilNamed(found, want); rest > 0 {
 		p.waitFor(rest)
 		return nil
 	}
@@ -181,7 +180,7 @@ func (p *planner) render(name string, found *unstructured.Unstructured) (*unstru
 	if managed >= 0 {
 		var problem *mesh.Problem
 		if want, problem = mesh.VirtualService(p.rollout, status.VirtualServices[managed], found); problem != nil {
-			return nil, problem
+			return want, problem // without a canary: the way back for the routes that are there
 		}
 	}
 	if carrierName(status) == name {
@@ -218,9 +217,10 @@ func (p *planner) untilNamed(found, want *unstructured.Unstructured) time.Durati
 	}
 	rest := time.Duration(0)
 	after := mesh.References([]*unstructured.Unstructured{want}, namespace, host)
+	wayBack := found != nil && allStable(p.rollout.Status.Traffic)
 	for _, subset := range p.rollout.Status.Subsets {
 		if after[subset.Name] && !before[subset.Name] {
-			rest = max(rest, p.notes.untilKnown(subset.Name, subset.Labels, p.delay, p.now))
+			rest = max(rest, p.notes.untilKnown(subset.Name, subset.Labels, wayBack, p.delay, p.now))
 		}
 	}
 	return rest
