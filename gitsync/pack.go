@@ -19,8 +19,8 @@ import (
 	"github.com/go-git/go-git/v5/storage/memory"
 )
 
-// maxObjects bounds the bookkeeping of a pack, whose objects may be empty.
-const maxObjects = 1_000_000
+// maxObjects bounds the bookkeeping of a pack, whose objects may be empty, and the time that chains of deltas take.
+const maxObjects = 200_000
 
 // download gets the pack of request and unpacks it in memory.
 func download(ctx context.Context, session transport.UploadPackSession, request *packp.UploadPackRequest, maxBytes int64) (*memory.Storage, error) {
@@ -95,10 +95,10 @@ func weigh(ctx context.Context, pack []byte, maxBytes int64) error {
 			if err != nil {
 				return err
 			}
-			if size > uint64(left) { //nolint:gosec // left is never negative
+			if size > uint64(left) {
 				return fmt.Errorf("%w: it unpacks to more than %d bytes", errTooLarge, maxBytes)
 			}
-			left -= int64(size) //nolint:gosec // at most left
+			left -= int64(size)
 		}
 	}
 	return nil

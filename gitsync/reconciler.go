@@ -195,7 +195,7 @@ func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembe
 	if err != nil {
 		return Outcome{}, err
 	}
-	if err := RefuseDriven(manifests, driven, r.options.HostKey); err != nil {
+	if err := RefuseDriven(manifests, driven); err != nil {
 		return Outcome{}, err
 	}
 	account := cmp.Or(sync.Spec.ServiceAccountName, r.options.DefaultServiceAccount)

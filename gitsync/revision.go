@@ -122,11 +122,11 @@ func DrivenBy(rollout *v1.Rollout) []Driven {
 }
 
 // RefuseDriven refuses a VirtualService or DestinationRule for a host that a Rollout drives, in the revision or live: applied
-// again at each interval, it would take back what the Rollout writes. hostKey makes hosts comparable (internal/mesh).
-func RefuseDriven(manifests []Manifest, live []Driven, hostKey func(host, namespace string) string) error {
+// again at each interval, it would take back what the Rollout writes.
+func RefuseDriven(manifests []Manifest, live []Driven) error {
 	drivers := map[string]Driven{}
 	for _, driven := range slices.Concat(live, drivenIn(manifests)) {
-		key := driven.Namespace + "|" + hostKey(driven.Host, driven.Namespace)
+		key := driven.Namespace + "|" + v1.HostKey(driven.Host, driven.Namespace)
 		if other, ok := drivers[key]; !ok || other.Faulted {
 			drivers[key] = driven
 		}
@@ -134,7 +134,7 @@ func RefuseDriven(manifests []Manifest, live []Driven, hostKey func(host, namesp
 	for _, manifest := range manifests {
 		object := manifest.Object
 		for _, host := range routedHosts(object) {
-			driver, ok := drivers[object.GetNamespace()+"|"+hostKey(host, object.GetNamespace())]
+			driver, ok := drivers[object.GetNamespace()+"|"+v1.HostKey(host, object.GetNamespace())]
 			if !ok || (driver.Faulted && object.GetKind() == "DestinationRule") {
 				continue
 			}

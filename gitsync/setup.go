@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
-	"strings"
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -37,8 +36,6 @@ type Options struct {
 	MaxBytes int64
 	// MaxConcurrentReconciles is how many GitSyncs are worked on at a time; one namespace gets a quarter of them.
 	MaxConcurrentReconciles int
-	// HostKey makes the hosts of Istio objects comparable: mesh.HostKey.
-	HostKey func(host, namespace string) string
 }
 
 func (o Options) withDefaults() Options {
@@ -47,18 +44,7 @@ func (o Options) withDefaults() Options {
 	o.ApplyTimeout = cmp.Or(o.ApplyTimeout, DefaultApplyTimeout)
 	o.MaxBytes = cmp.Or(o.MaxBytes, DefaultMaxBytes)
 	o.MaxConcurrentReconciles = cmp.Or(o.MaxConcurrentReconciles, DefaultConcurrency)
-	if o.HostKey == nil {
-		o.HostKey = expandHost
-	}
 	return o
-}
-
-// expandHost is Istio's reading of a host without dots.
-func expandHost(host, namespace string) string {
-	if strings.Contains(host, ".") {
-		return host
-	}
-	return host + "." + namespace + ".svc.cluster.local"
 }
 
 // SetupWithManager adds the controller to the manager. The Clock must be set; other fields that are nil come from the manager.

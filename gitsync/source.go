@@ -17,6 +17,9 @@ import (
 // DefaultBranch is followed when spec.ref is left out.
 const DefaultBranch = "main"
 
+// remoteHelper is the form in which git would run a program.
+var remoteHelper = regexp.MustCompile(`^[A-Za-z0-9+.-]*::`)
+
 var fullCommit = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
 // Source is where manifests come from, validated.
@@ -78,7 +81,7 @@ func refuseLater(spec *v1.GitSyncSpec) error {
 func parseURL(raw string) (*url.URL, error) {
 	address, err := url.Parse(raw)
 	switch {
-	case strings.HasPrefix(raw, "-"), strings.Contains(raw, "::"):
+	case strings.HasPrefix(raw, "-"), remoteHelper.MatchString(raw):
 		return nil, fmt.Errorf("%q is no URL that is fetched: must be https or http, such as https://git.example.com/team/app.git", raw)
 	case err != nil:
 		// The parser's own error quotes the URL, which may hold a password.
@@ -127,7 +130,7 @@ func parsePath(raw string) (string, error) {
 	}
 	for part := range strings.SplitSeq(raw, "/") {
 		if part == ".." {
-			return "", fmt.Errorf("%q leaves the repository: must not contain ..", raw)
+			return "", fmt.Errorf("%q leaves the repository: must be a folder below its root, without '..' in it", raw)
 		}
 	}
 	if clean := path.Clean(raw); clean != "." {

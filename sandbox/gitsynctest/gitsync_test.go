@@ -137,7 +137,7 @@ func TestBadRevisions(t *testing.T) {
 	}{
 		"syntax":     {"deploy/bad.yaml", "a: [", v1.ReasonInvalidContent, "deploy/bad.yaml (document 1)"},
 		"schema":     {"deploy/bad.yaml", strings.Replace(rollout, "version: v1", "version: v1, steps: [{name: a, weight: 200}]", 1), v1.ReasonInvalidContent, "deploy/bad.yaml (document 1): Rollout"},
-		"misspelt":   {"deploy/bad.yaml", strings.Replace(rollout, "version: v1", "version: v1, versoin: v2", 1), v1.ReasonInvalidContent, "versoin"},
+		"misspelt":   {"deploy/bad.yaml", strings.Replace(rollout, "version: v1", "version: v1, typo: v2", 1), v1.ReasonInvalidContent, "spec.typo"},
 		"kind":       {"deploy/bad.yaml", "apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: x}\n", v1.ReasonApplyFailed, "deploy/bad.yaml (document 1): Nothing testbadrevisions-kind/x: the cluster serves no such kind"},
 		"twice":      {"deploy/bad.yaml", configMap("good", "2"), v1.ReasonInvalidContent, "stands in deploy/bad.yaml (document 1) as well"},
 		"command":    {"deploy/bad.yaml", strings.Replace(rollout, "name: reviews", "name: reviews, annotations: {sluice.dev/command: promote v1 1}", 1), v1.ReasonInvalidContent, "sluice.dev/command is refused"},
