@@ -38,7 +38,7 @@ func pushes(at time.Duration, version string) act {
 const minute = time.Minute
 
 // half is a time in the middle of the step named half, of a run that was pushed at 1:00.
-const half = 3*minute + 5*time.Second
+const half = 2*minute + 5*time.Second
 
 var scripts = []script{
 	{name: "happy", last: 6 * minute, ends: "Healthy/Serving", stable: "v3", story: []act{pushes(minute, "v3")}},
@@ -66,9 +66,9 @@ var scripts = []script{
 	}},
 	{name: "crash-in-the-fault-step", last: 7 * minute, ends: "Healthy/Serving", stable: "v3", story: []act{
 		pushes(minute, "v3"),
-		{2*minute + 10*time.Second, func(w *world) { w.crash(w.process, "in the fault step") }},
-		{2*minute + 11*time.Second, func(w *world) { w.push("v1") }},
-		{3 * minute, func(w *world) { w.push("v3") }},
+		{minute + 50*time.Second, func(w *world) { w.crash(w.process, "in the fault step") }},
+		pushes(minute+51*time.Second, "v1"),
+		pushes(3*minute, "v3"),
 	}},
 	{name: "crash-between-status-and-mesh", last: 6 * minute, ends: "Healthy/Serving", stable: "v3", story: []act{
 		pushes(minute, "v3"),
@@ -103,7 +103,7 @@ func TestTranscripts(t *testing.T) {
 	for _, s := range scripts {
 		t.Run(s.name, func(t *testing.T) {
 			w := newWorld(1)
-			w.transcript.on = true
+			w.at(epoch.Add(9*time.Second), func() { w.transcript.on = true })
 			synctest.Test(t, func(*testing.T) { s.play(w) })
 			if w.violation != nil {
 				t.Fatalf("%v\n%s", w.violation, w.transcript.text.String())

@@ -118,6 +118,11 @@ func (o *oracle) checkAdvance(r *v1.Rollout) {
 		w.violated(6, "step %s ended and the mesh is not as it says", step.Display)
 		return
 	}
+	if since.Before(w.process.started) && step.Applied != nil && step.Applied.Time.Before(since) {
+		// The process that repaired the mesh was killed before it could commit so; nobody can know it.
+		w.sometimes["repaired and killed before that was committed"]++
+		since = step.Applied.Time
+	}
 	for _, at := range []time.Time{o.stepBegan, o.editedAt()} {
 		if at.After(since) {
 			since = at

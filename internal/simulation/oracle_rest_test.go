@@ -15,8 +15,7 @@ func (o *oracle) atRest() {
 	}
 	r := w.rollout()
 	if r == nil {
-		o.released()
-		return
+		return // what it left was judged when it went
 	}
 	s := &r.Status
 	w.sometimes["ended "+string(s.Phase)]++

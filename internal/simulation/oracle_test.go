@@ -67,7 +67,9 @@ func (o *oracle) observe(c change) {
 	}
 	switch {
 	case c.key == rolloutKey && c.after == nil:
-		o.released()
+		if !detached(o.world.rolloutAt(c.key, c.rv-1)) {
+			o.released()
+		}
 	case c.key == rolloutKey:
 		before, after := o.world.rolloutAt(c.key, c.rv-1), o.world.rolloutAt(c.key, c.rv)
 		o.onStatus(before, after)

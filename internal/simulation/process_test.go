@@ -19,6 +19,7 @@ import (
 type process struct {
 	world     *world
 	dead      bool
+	started   time.Time
 	positions map[string]int64
 	// own are the positions of its acknowledged writes; liveReads those of what it read live in the reconcile that runs.
 	own        map[objectKey]int64
@@ -37,7 +38,7 @@ type process struct {
 
 func newProcess(w *world) *process {
 	p := &process{
-		world: w, positions: map[string]int64{}, own: map[objectKey]int64{}, caughtUp: map[string]time.Time{},
+		world: w, started: w.clock.now, positions: map[string]int64{}, own: map[objectKey]int64{}, caughtUp: map[string]time.Time{},
 		due: map[types.NamespacedName]time.Time{}, failures: map[types.NamespacedName]int{},
 	}
 	for _, kind := range []string{
