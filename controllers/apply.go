@@ -55,7 +55,8 @@ func (c *convergence) confirm(ctx context.Context) error {
 }
 
 // writeAll makes the changes one after the other, and ends with the first that fails. On the way back to stable the
-// VirtualServices are written at the same time, and one that fails keeps none of the others.
+// VirtualServices are written at the same time, and one that fails keeps none of the others; but the rule, which may still
+// be needed then, stays as it is.
 func (c *convergence) writeAll(ctx context.Context, changes []change) error {
 	if !c.urgent {
 		for _, change := range changes {
@@ -65,20 +66,21 @@ func (c *convergence) writeAll(ctx context.Context, changes []change) error {
 		}
 		return nil
 	}
-	var failures []error
 	for len(changes) > 0 {
 		batch := 1
 		for batch < len(changes) && changes[batch].kind == changes[0].kind {
 			batch++
 		}
-		failures = append(failures, c.writeTogether(ctx, changes[:batch])...)
+		if err := c.writeTogether(ctx, changes[:batch]); err != nil {
+			return err
+		}
 		changes = changes[batch:]
 	}
-	return errors.Join(failures...)
+	return nil
 }
 
 // writeTogether makes changes at the same time. What follows from each write is noted in their order.
-func (c *convergence) writeTogether(ctx context.Context, changes []change) []error {
+func (c *convergence) writeTogether(ctx context.Context, changes []change) error {
 	results := make([]error, len(changes))
 	var wait sync.WaitGroup
 	for i := 1; i < len(changes); i++ {
@@ -92,7 +94,7 @@ func (c *convergence) writeTogether(ctx context.Context, changes []change) []err
 			failures = append(failures, err)
 		}
 	}
-	return failures
+	return errors.Join(failures...)
 }
 
 func (c *convergence) write(ctx context.Context, change change) error {

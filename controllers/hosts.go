@@ -31,7 +31,7 @@ func (s *sight) hostProblem(rollout *v1.Rollout) *pipeline.Problem {
 // foreignHost tells whether a field names something else than a Service of the namespace.
 func foreignHost(field, host, namespace string, exists bool) *pipeline.Problem {
 	name, in, ok := mesh.ServiceOf(host, namespace)
-	message := ""
+	var message string
 	switch {
 	case !ok:
 		message = fmt.Sprintf("%s %s is no Service of namespace %s: use the name of one (hosts of ServiceEntries come later)", field, host, namespace)

@@ -45,6 +45,7 @@ type planner struct {
 	delay   time.Duration
 	now     time.Time
 	rule    *unstructured.Unstructured
+	named   map[string]bool
 }
 
 // makePlan compares the mesh with the committed status.
@@ -63,9 +64,9 @@ func (c *convergence) makePlan(now time.Time) plan {
 	rule := p.planRule()
 	routes := p.planRoutes()
 	if allStable(traffic) && p.ruleHolds(traffic.Stable) {
-		p.changes = append(routes, rule...) // the way back waits for nothing
+		p.changes = slices.Concat(routes, rule) // the way back waits for nothing
 	} else {
-		p.changes = append(rule, routes...)
+		p.changes = slices.Concat(rule, routes)
 	}
 	return p.plan
 }
@@ -81,7 +82,7 @@ func (p *planner) planRule() []change {
 		return nil
 	}
 	p.notes.observeSubsets(subsetsIn(p.rule), p.now)
-	want, problem := mesh.DestinationRule(p.rollout, p.rule, p.released())
+	want, problem := mesh.DestinationRule(p.keepingLabels(), p.rule, p.released())
 	if problem != nil {
 		p.problem, p.carrying = fromMesh(problem), true
 		return nil
@@ -97,18 +98,43 @@ func (p *planner) planRule() []change {
 	return []change{{kind: kindDestinationRule, name: status.DestinationRule.Name, found: p.rule, want: want, carries: carries}}
 }
 
+// keepingLabels is the Rollout, with the found labels for each subset that does not belong to its traffic and that routes
+// still name: what may carry traffic is not relabelled before the routes have left it.
+func (p *planner) keepingLabels() *v1.Rollout {
+	traffic := p.rollout.Status.Traffic
+	found := map[string]map[string]string{}
+	for _, s := range subsetsIn(p.rule) {
+		found[s.Name] = s.Labels
+	}
+	kept := *p.rollout
+	kept.Status.Subsets = slices.Clone(p.rollout.Status.Subsets)
+	for i := range kept.Status.Subsets {
+		s := &kept.Status.Subsets[i]
+		set, ok := found[s.Name]
+		serves := s.Name == traffic.Stable.Subset || (traffic.Canary != nil && s.Name == traffic.Canary.Subset)
+		if ok && !serves && !maps.Equal(set, s.Labels) && p.references()[s.Name] {
+			s.Labels = set
+		}
+	}
+	return &kept
+}
+
+// references are the host's subsets that any route of the namespace names.
+func (p *planner) references() map[string]bool {
+	if p.named == nil {
+		p.named = mesh.References(p.sight.virtualServices, p.rollout.Namespace, p.rollout.Spec.Host)
+	}
+	return p.named
+}
+
 // released names the leaving subsets that no route has named for the propagation delay.
 func (p *planner) released() []string {
 	var names []string
-	var named map[string]bool
 	for _, subset := range p.rollout.Status.Subsets {
 		if !subset.Leaving || !slices.ContainsFunc(subsetsIn(p.rule), func(s v1.Subset) bool { return s.Name == subset.Name }) {
 			continue
 		}
-		if named == nil {
-			named = mesh.References(p.sight.virtualServices, p.rollout.Namespace, p.rollout.Spec.Host)
-		}
-		rest, leaves := p.notes.untilReleased(subset.Name, named[subset.Name], p.delay, p.now)
+		rest, leaves := p.notes.untilReleased(subset.Name, p.references()[subset.Name], p.delay, p.now)
 		switch {
 		case leaves && rest == 0:
 			names = append(names, subset.Name)
