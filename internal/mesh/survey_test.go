@@ -1,0 +1,184 @@
+package mesh
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// parseAll reads documents that hold only name and spec.
+func parseAll(t testing.TB, kind, documents string) []*unstructured.Unstructured {
+	t.Helper()
+	var all []*unstructured.Unstructured
+	for _, document := range bytes.Split([]byte(documents), []byte("\n---\n")) {
+		if len(bytes.TrimSpace(document)) == 0 {
+			continue
+		}
+		header := "apiVersion: networking.istio.io/v1\nkind: " + kind + "\n"
+		all = append(all, parseObject(t, append([]byte(header), document...)))
+	}
+	return all
+}
+
+func parseRollout(t testing.TB, text string) *v1.Rollout {
+	t.Helper()
+	r := &v1.Rollout{}
+	if err := yaml.UnmarshalStrict([]byte(text), r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+const (
+	plainReviews = `
+metadata: {name: reviews, namespace: bookinfo}
+spec: {hosts: [reviews], http: [{name: primary, route: [{destination: {host: reviews, subset: v1}}]}]}`
+	plainRule = `
+metadata: {name: reviews, namespace: bookinfo}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}, {name: bare}, {name: odd, labels: {n: 1}}]}`
+	edge = `
+metadata: {name: edge, namespace: bookinfo}
+spec: {hosts: [book.example.com], gateways: [gw], http: [{route: [{destination: {host: reviews.bookinfo.svc.cluster.local}, weight: 100}]}]}`
+	ratings = `
+metadata: {name: ratings, namespace: bookinfo}
+spec: {hosts: [ratings], http: [{route: [{destination: {host: ratings}}]}]}`
+)
+
+func TestSurvey(t *testing.T) {
+	primary := []v1.ManagedVirtualService{{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "primary", Subset: "v1"}}}}
+	for name, tc := range map[string]struct {
+		spec            string // more of the Rollout's spec
+		services, rules string
+		want            Surveyed
+		problem         string // what the message must say
+	}{
+		"nothing there": {},
+		"one of each": {
+			services: plainReviews + "\n---\n" + ratings, rules: plainRule,
+			want: Surveyed{
+				VirtualServices: primary, DestinationRule: &v1.ManagedDestinationRule{Name: "reviews"},
+				Subsets: []v1.Subset{{Name: "v1", Labels: map[string]string{"version": "v1"}}, {Name: "bare"}, {Name: "odd"}},
+			},
+		},
+		"behind a gateway, without a name": {
+			services: edge,
+			want: Surveyed{VirtualServices: []v1.ManagedVirtualService{{Name: "edge", Routes: []v1.ManagedRoute{
+				{Key: "#74234e98", Weighted: true},
+			}}}},
+		},
+		"routes that can not be driven": {
+			services: `
+metadata: {name: reviews, namespace: bookinfo}
+spec:
+  hosts: [reviews]
+  http:
+  - {name: mixed, match: [{uri: {prefix: /m}}], route: [{destination: {host: reviews}, weight: 50}, {destination: {host: ratings}, weight: 50}]}
+  - {name: split, match: [{uri: {prefix: /s}}], route: [{destination: {host: reviews, subset: v1}, weight: 50}, {destination: {host: reviews, subset: v2}, weight: 50}]}
+  - {name: gone, redirect: {uri: /}}
+  - {name: sluice-match-other-0, route: [{destination: {host: reviews, subset: v9}}]}
+  - {name: elsewhere, route: [{destination: {host: reviews.bookinfo}}]}
+  - {name: primary, route: [{destination: {host: reviews, subset: v1}}]}
+  - {name: primary, route: [{destination: {host: reviews, subset: v2}}]}`,
+			want: Surveyed{
+				VirtualServices: primary, SplitRoutes: true, SkippedRoutes: []string{
+					"reviews/mixed: has destinations on several hosts", "reviews/split: splits already",
+					"reviews/primary: another route of this name or match comes before it",
+				},
+			},
+		},
+		"tcp and tls are left alone": {
+			services: `
+metadata: {name: raw, namespace: bookinfo}
+spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews}}]}], tls: [{route: [{destination: {host: reviews}}]}]}`,
+		},
+		"two route to the host":   {services: plainReviews + "\n---\n" + edge, problem: "VirtualServices edge, reviews all concern host reviews"},
+		"bound, routed elsewhere": {services: edge + "\n---\n" + strings.ReplaceAll(ratings, "[ratings]", "[reviews]"), problem: "VirtualServices edge, ratings all concern"},
+		"bound without a route":   {services: strings.ReplaceAll(ratings, "[ratings]", "[reviews]"), problem: "VirtualService ratings binds host reviews but has no HTTP route to it"},
+		"bound on a gateway only": {
+			services: plainReviews + "\n---\n" + strings.ReplaceAll(ratings, "hosts: [ratings]", "gateways: [gw], hosts: [reviews]"),
+			want:     Surveyed{VirtualServices: primary},
+		},
+		"hosts of a wrong type":     {services: "metadata: {name: a}\nspec: {hosts: 1}\n---\nmetadata: {name: b}\nspec: {hosts: [reviews], gateways: 1}"},
+		"another name is asked for": {spec: ", virtualServices: [{name: mine}]", services: plainReviews, problem: "spec.virtualServices names mine"},
+		"the name to make is taken": {services: strings.ReplaceAll(ratings, "name: ratings", "name: reviews"), problem: "VirtualService reviews is there already, for another host"},
+		"the name asked for is taken": {
+			spec: ", virtualServices: [{name: ratings}]", services: ratings, problem: "VirtualService ratings is there already",
+		},
+		"two rules":             {rules: plainRule + "\n---\n" + strings.ReplaceAll(plainRule, "name: reviews", "name: second"), problem: "DestinationRules reviews, second are all for host reviews"},
+		"another rule is named": {spec: ", destinationRule: {name: mine}", rules: plainRule, problem: "spec.destinationRule names mine"},
+		"a rule of that name for another host": {
+			rules: strings.ReplaceAll(plainRule, "host: reviews", "host: ratings"), problem: "DestinationRule reviews is there already, for another host",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := parseRollout(t, "metadata: {name: reviews, namespace: bookinfo}\nspec: {host: reviews, version: v3"+tc.spec+"}")
+			got := Survey(r, parseAll(t, "VirtualService", tc.services), parseAll(t, "DestinationRule", tc.rules))
+			if tc.problem != "" {
+				if got.Problem == nil || got.Problem.Reason != v1.ReasonHostConflict || !strings.Contains(got.Problem.Message, tc.problem) {
+					t.Errorf("problem %+v, want a HostConflict that says %q", got.Problem, tc.problem)
+				}
+				return
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSurveyFault(t *testing.T) {
+	made := strings.ReplaceAll(ratings, "name: ratings", "name: reviews-fault-ratings")
+	for name, tc := range map[string]struct {
+		host, services string
+		want           v1.ManagedVirtualService
+		problem        string
+	}{
+		"nothing there":       {host: "ratings", services: plainReviews, want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
+		"spelled in full":     {host: "ratings.bookinfo.svc.cluster.local", want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
+		"no Service":          {host: "api.io", want: v1.ManagedVirtualService{Name: SubsetName("reviews-fault-api.io"), Created: true}},
+		"adopted":             {host: "ratings", services: ratings, want: v1.ManagedVirtualService{Name: "ratings"}},
+		"made before":         {host: "ratings", services: made, want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
+		"behind a gateway":    {host: "ratings", services: strings.ReplaceAll(ratings, "hosts: [ratings]", "gateways: [gw], hosts: [a.io]"), want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
+		"two of them":         {host: "ratings", services: ratings + "\n---\n" + made, problem: "[ratings reviews-fault-ratings] all concern fault host ratings"},
+		"the name is taken":   {host: "ratings", services: strings.ReplaceAll(plainReviews, "name: reviews", "name: reviews-fault-ratings"), problem: "reviews-fault-ratings, which would carry the fault on ratings, is there already"},
+		"gateways wrong type": {host: "ratings", services: strings.ReplaceAll(ratings, "hosts: [ratings]", "gateways: 1"), want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := parseRollout(t, "metadata: {name: reviews, namespace: bookinfo}\nspec: {host: reviews, version: v3}")
+			got, problem := SurveyFault(r, tc.host, parseAll(t, "VirtualService", tc.services))
+			if tc.problem != "" {
+				if problem == nil || problem.Reason != v1.ReasonHostConflict || !strings.Contains(problem.Message, tc.problem) {
+					t.Errorf("problem %+v, want a HostConflict that says %q", problem, tc.problem)
+				}
+				return
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" || problem != nil {
+				t.Errorf("problem %+v, -want +got:\n%s", problem, diff)
+			}
+		})
+	}
+}
+
+func TestReferences(t *testing.T) {
+	services := parseAll(t, "VirtualService", `
+metadata: {name: all}
+spec:
+  http:
+  - route: [{destination: {host: reviews, subset: a}}, {destination: {host: ratings, subset: no}}, {destination: {host: reviews}}]
+    mirror: {host: reviews, subset: b}
+  - {mirrors: [{destination: {host: reviews.bookinfo.svc.cluster.local, subset: c}}], route: [{}, 7]}
+  tcp: [{route: [{destination: {host: reviews, subset: d}}]}]
+  tls: [{route: [{destination: {host: reviews, subset: e}}]}]
+---
+metadata: {name: none}`)
+	want := map[string]bool{"a": true, "b": true, "c": true, "d": true, "e": true}
+	if diff := cmp.Diff(want, References(services, "bookinfo", "reviews")); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
