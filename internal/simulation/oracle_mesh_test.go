@@ -46,7 +46,7 @@ func (o *oracle) onMain(c change) {
 	if !carries(c.after, t) && (c.before == nil || managedRoutes(c.before) > 0) {
 		w.violated(12, "written %s, status says %s", describeVirtualService(c.after), describeTraffic(t))
 	}
-	if detached(r) && r.DeletionTimestamp == nil {
+	if seen := w.rolloutAt(rolloutKey, o.visibleOf(rolloutKey)); seen != nil && detached(seen) && r.DeletionTimestamp == nil {
 		w.violated(12, "a detached Rollout's mesh was written")
 	}
 	o.checkReferences(c)

@@ -151,7 +151,7 @@ func (w *world) drawSetting() setting {
 	}
 	text := "host: reviews\nversion: v1\ninitialVersion: v1\nsteps:\n" + strings.Join(steps, "\n") + "\n" +
 		"gateDefaults: {window: 20s, interval: 5s, samples: 2, failures: 2, minRequests: 5}\n" + pick(gateChoices) + "\n" +
-		pick([]string{"progressDeadline: {duration: 2m}", "progressDeadline: {duration: 90s, onNoEvidence: Rollback}"}) + "\n"
+		pick([]string{"progressDeadline: {duration: 2m}", "progressDeadline: {duration: 45s, onNoEvidence: Rollback}"}) + "\n"
 	if w.rng.IntN(3) == 0 {
 		text += "soak: {hold: 15s}\n"
 	}

@@ -29,7 +29,7 @@ var interesting = []string{
 	"sample Pass", "sample Fail", "sample NoData", "sample Error",
 	"phase Waiting/Suspended", "phase Waiting/NoEvidence", "phase Stalled/SubsetInUse", "phase Stalled/VersionNotFound",
 	"phase Stalled/StableUnavailable", "phase Stalled/VirtualServiceNotFound", "phase Stalled/RouteNotFound",
-	"phase Stalled/InvalidQuery", "phase Stalled/HostConflict", "phase Detached/Detached", "ended Healthy", "ended RolledBack",
+	"phase Stalled/InvalidQuery", "event HostConflict", "phase Detached/Detached", "ended Healthy", "ended RolledBack",
 }
 
 func TestSeeds(t *testing.T) {
@@ -38,6 +38,9 @@ func TestSeeds(t *testing.T) {
 		return
 	}
 	seeds := 200
+	if raceDetector {
+		seeds = 25 // the same code, eight times as slow
+	}
 	if text := os.Getenv("SLUICE_SEEDS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
@@ -63,7 +66,7 @@ func TestSeeds(t *testing.T) {
 			})
 		}
 	})
-	if t.Failed() {
+	if t.Failed() || seeds < 200 {
 		return
 	}
 	for _, what := range interesting {
@@ -123,7 +126,9 @@ func (w *world) settle() {
 		})
 	}
 	w.oracle.fixpoint()
-	w.oracle.untouched()
+	if w.seed%4 == 0 || raceDetector {
+		w.oracle.untouched()
+	}
 }
 
 // mend puts the world in order: what a rollout needs is there, and nobody disturbs it.
@@ -167,9 +172,9 @@ func (w *world) rest() {
 
 func TestPromotesWhenNothingIsWrong(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(60) {
+	for seed := range uint64(40) {
 		w := newWorld(seed)
-		w.transcript.on = true
+		w.transcript.on = testing.Verbose()
 		synctest.Test(t, func(*testing.T) {
 			w.build(w.drawSetting())
 			for _, v := range versions {
