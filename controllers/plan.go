@@ -167,7 +167,9 @@ func (p *planner) planRoutes() []change {
 		own = append(own, p.planRoute(vs.Name)...)
 	}
 	carrier := carrierName(&p.rollout.Status)
-	if carrier != "" && !managed[carrier] && p.problem == nil {
+	fault := p.rollout.Status.Traffic.Fault
+	// A problem keeps a fault from being written, never from being taken away.
+	if carrier != "" && !managed[carrier] && (p.problem == nil || fault == nil || fault.Host == "") {
 		faults = append(faults, p.planRoute(carrier)...)
 	}
 	for _, vs := range p.sight.virtualServices {
