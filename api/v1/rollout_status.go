@@ -123,6 +123,9 @@ type StepStatus struct {
 	// Applied is when the step's last mesh write was acknowledged; hold and gates count from it.
 	// +optional
 	Applied *metav1.MicroTime `json:"applied,omitempty"`
+	// Interrupted: since applied the mesh was found not to be as promised; the clock starts afresh once it is.
+	// +optional
+	Interrupted bool `json:"interrupted,omitempty"`
 }
 
 // Proof records that a version completed a stepped run, or was the stable that was discovered first.

@@ -75,18 +75,23 @@ func (d *draft) setStepPhase(stage *stage, waitsFor string) {
 	d.setPhase(phase, v1.ReasonStep, fmt.Sprintf("step %s: %s", d.status.Step.Display, waitsFor))
 }
 
-// noteApplied commits when the step's traffic was applied: once it is, and again when it had to be repaired.
+// noteApplied commits when the step's traffic was applied: once it is, and again after the mesh was not as promised. That it was
+// not is committed before the repair, so that no crash can hide it.
 func (d *draft) noteApplied(stage *stage) {
 	w, step := d.in.Written, d.status.Step
-	if w == nil || !stage.timed() {
+	switch {
+	case !stage.timed():
+		return
+	case w == nil:
+		step.Interrupted = step.Applied != nil
 		return
 	}
 	at := microTime(w.At)
 	if at.Before(&step.StartedAt) {
 		at = step.StartedAt
 	}
-	if step.Applied == nil || (w.Wrote && step.Applied.Before(&at)) {
-		step.Applied = &at
+	if step.Applied == nil || step.Interrupted || (w.Wrote && step.Applied.Before(&at)) {
+		step.Applied, step.Interrupted = &at, false
 	}
 }
 

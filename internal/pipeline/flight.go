@@ -60,7 +60,7 @@ func (d *draft) noteEdits() {
 	case d.status.Step == nil:
 		d.status.Run.StartedAt = d.now()
 	default:
-		d.status.Step.StartedAt, d.status.Step.Applied = d.now(), nil
+		d.status.Step.StartedAt, d.status.Step.Applied, d.status.Step.Interrupted = d.now(), nil, false
 	}
 }
 

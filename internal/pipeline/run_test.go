@@ -173,6 +173,19 @@ func TestRepairedTrafficRestartsTheClock(t *testing.T) {
 	}
 }
 
+func TestCrashAfterARepairDoesNotHideIt(t *testing.T) {
+	w := reviews(t).ask("v3").untilStep("half").pass(20 * time.Second)
+	w.in.Written, w.meshOff = nil, true
+	w.decide() // commits that the traffic is not as promised; the repair is written, and the process dies
+	w.meshOff = false
+	w.in.Now = w.in.Now.Add(5 * time.Second)
+	w.in.Written = &Written{At: w.in.Now}
+	w.settle()
+	if got := w.status().Step.Applied.Time; !got.Equal(w.in.Now) || w.status().Step.Interrupted {
+		t.Errorf("applied %s, want %s", got, w.in.Now)
+	}
+}
+
 func TestRestartKeepsTheClock(t *testing.T) {
 	w := reviews(t).ask("v3").untilStep("half").pass(10 * time.Second)
 	applied := w.status().Step.Applied.Time

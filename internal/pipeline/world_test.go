@@ -111,11 +111,34 @@ func (w *world) settle() *world {
 	return w
 }
 
-// pass lets time go by, a second at a time.
+// tick lets time go by until something may happen: a wake-up, a sample, at most ten seconds.
+func (w *world) tick(most time.Duration) time.Duration {
+	next := min(most, 10*time.Second)
+	if after := w.last.RequeueAfter; after > 0 {
+		next = min(next, after)
+	}
+	if watch := w.last.Watch; watch != nil {
+		for _, g := range watch.Gates {
+			due := g.First
+			if latest, any := g.latestDue(w.in.Now, w.in.Settle); any {
+				due = floorTo(latest, g.Interval).Add(g.Interval)
+			}
+			next = min(next, due.Add(w.in.Settle).Sub(w.in.Now))
+		}
+		if watch.Probe != nil {
+			next = min(next, time.Second)
+		}
+	}
+	next = max(next, time.Millisecond)
+	w.in.Now = w.in.Now.Add(next)
+	return next
+}
+
+// pass lets time go by.
 func (w *world) pass(d time.Duration) *world {
 	w.t.Helper()
-	for range int(d / time.Second) {
-		w.in.Now = w.in.Now.Add(time.Second)
+	for d > 0 {
+		d -= w.tick(d)
 		w.settle()
 	}
 	return w
@@ -124,11 +147,10 @@ func (w *world) pass(d time.Duration) *world {
 // until lets time go by until the condition holds, an hour at most.
 func (w *world) until(what string, condition func() bool) *world {
 	w.t.Helper()
-	for range 3600 {
+	for end := w.in.Now.Add(time.Hour); w.in.Now.Before(end); w.tick(time.Hour) {
 		if w.settle(); condition() {
 			return w
 		}
-		w.in.Now = w.in.Now.Add(time.Second)
 	}
 	w.t.Fatalf("never: %s; %s %s %q\n%s", what, w.status().Phase, w.status().Reason, w.status().Message, strings.Join(w.events, "\n"))
 	return w
