@@ -31,6 +31,10 @@ import (
 	"sluice.dev/sluice/internal/pipeline"
 )
 
+// Leader election takes a lease, and tells of it in an event of the core group.
+// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;create;update
+// +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
+
 const (
 	leaseName = "sluice-operator"
 	// A killed leader is replaced within leaseDuration and a retry.
