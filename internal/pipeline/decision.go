@@ -38,7 +38,7 @@ type Watch struct {
 	Probe *ProbeWatch
 }
 
-// Phase of exposure, which decides whose proxy reports (DESIGN: Reporter).
+// Exposure of the canary decides whose proxy reports its requests.
 type Exposure string
 
 // The exposures: mirrored requests are seen by the destination's proxy only, all others by the source's.

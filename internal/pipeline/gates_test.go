@@ -51,7 +51,7 @@ func TestGateResolution(t *testing.T) {
 	if diff := cmp.Diff([]string{"1 to 5", "outside 1 to 5", "within 1 to 5", "1", "< 1", "≥ 1"}, got); diff != "" {
 		t.Error(diff)
 	}
-	if p := (resolveGate(v1.Gate{Metric: v1.MetricLatency}, v1.GateDefaults{})); p.Quantile != "0.99" || p.Window != time.Minute {
+	if p := resolveGate(v1.Gate{Metric: v1.MetricLatency}, v1.GateDefaults{}); p.Quantile != "0.99" || p.Window != time.Minute {
 		t.Errorf("latency's defaults: %v", p)
 	}
 	if w := resolveGate(v1.Gate{Query: "up"}, v1.GateDefaults{}); w.Window != 0 {

@@ -142,21 +142,32 @@ func TestStalls(t *testing.T) {
 	}{
 		"host":   {func(w *world) { w.in.HostProblem = problem }, func(w *world) { w.in.HostProblem = nil }, v1.ReasonHostConflict},
 		"survey": {func(w *world) { w.in.Mesh.SurveyProblem = problem }, func(w *world) { w.in.Mesh.SurveyProblem = nil }, v1.ReasonHostConflict},
-		"write": {func(w *world) { w.in.Mesh.WriteProblem = &Problem{Reason: v1.ReasonMeshWriteRefused} },
-			func(w *world) { w.in.Mesh.WriteProblem = nil }, v1.ReasonMeshWriteRefused},
-		"not found": {func(w *world) { w.see("v3", func(v *Version) { v.Found = false }) },
-			func(w *world) { w.see("v3", func(v *Version) { v.Found = true }) }, v1.ReasonVersionNotFound},
-		"overlap": {func(w *world) { w.see("v3", func(v *Version) { v.Overlaps = "v1" }) },
-			func(w *world) { w.see("v3", func(v *Version) { v.Overlaps = "" }) }, v1.ReasonVersionsOverlap},
-		"same subset": {func(w *world) { w.see("v3", func(v *Version) { v.Subset = "v1" }) },
-			func(w *world) { w.see("v3", func(v *Version) { v.Subset = "v3" }) }, v1.ReasonVersionsOverlap},
-		"labels of stable": {func(w *world) { w.see("v1", func(v *Version) { v.Labels = map[string]string{"app": "x"} }) },
-			func(w *world) { w.see("v1", func(v *Version) { v.Labels = map[string]string{"version": "v1"} }) }, v1.ReasonSubsetInUse},
+		"write": {
+			func(w *world) { w.in.Mesh.WriteProblem = &Problem{Reason: v1.ReasonMeshWriteRefused} },
+			func(w *world) { w.in.Mesh.WriteProblem = nil }, v1.ReasonMeshWriteRefused,
+		},
+		"not found": {
+			func(w *world) { w.see("v3", func(v *Version) { v.Found = false }) },
+			func(w *world) { w.see("v3", func(v *Version) { v.Found = true }) }, v1.ReasonVersionNotFound,
+		},
+		"overlap": {
+			func(w *world) { w.see("v3", func(v *Version) { v.Overlaps = "v1" }) },
+			func(w *world) { w.see("v3", func(v *Version) { v.Overlaps = "" }) }, v1.ReasonVersionsOverlap,
+		},
+		"same subset": {
+			func(w *world) { w.see("v3", func(v *Version) { v.Subset = "v1" }) },
+			func(w *world) { w.see("v3", func(v *Version) { v.Subset = "v3" }) }, v1.ReasonVersionsOverlap,
+		},
+		"labels of stable": {
+			func(w *world) { w.see("v1", func(v *Version) { v.Labels = map[string]string{"app": "x"} }) },
+			func(w *world) { w.see("v1", func(v *Version) { v.Labels = map[string]string{"version": "v1"} }) }, v1.ReasonSubsetInUse,
+		},
 		"foreign fault host": {
 			func(w *world) {
 				w.in.Mesh.Faults["ratings"] = FaultTarget{Problem: &Problem{Reason: v1.ReasonForeignHost}}
 			},
-			func(w *world) { w.in.Mesh.Faults["ratings"] = FaultTarget{} }, v1.ReasonForeignHost},
+			func(w *world) { w.in.Mesh.Faults["ratings"] = FaultTarget{} }, v1.ReasonForeignHost,
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -362,4 +373,3 @@ func TestUnreleased(t *testing.T) {
 		t.Errorf("conditions %v after a gated run", c)
 	}
 }
-

@@ -66,8 +66,10 @@ func (d *draft) discoverStable() (string, *Problem) {
 		if d.in.Versions[v].Available {
 			return v, nil
 		}
-		return "", &Problem{v1.ReasonInitialVersionUnknown,
-			fmt.Sprintf("spec.initialVersion %s is not available: make it ready or name the version that serves", v)}
+		return "", &Problem{
+			v1.ReasonInitialVersionUnknown,
+			fmt.Sprintf("spec.initialVersion %s is not available: make it ready or name the version that serves", v),
+		}
 	}
 	switch serving := d.in.Serving; {
 	case named || d.in.Mesh.SplitRoutes:
@@ -80,8 +82,10 @@ func (d *draft) discoverStable() (string, *Problem) {
 	default:
 		saw += " and ready endpoints are of versions " + strings.Join(serving, ", ")
 	}
-	return "", &Problem{v1.ReasonInitialVersionUnknown,
-		fmt.Sprintf("which version of %s serves today is not clear: %s; set spec.initialVersion", spec.Host, saw)}
+	return "", &Problem{
+		v1.ReasonInitialVersionUnknown,
+		fmt.Sprintf("which version of %s serves today is not clear: %s; set spec.initialVersion", spec.Host, saw),
+	}
 }
 
 // routedSubset is the subset that every route to the host names; false when they differ, split or name none.

@@ -151,6 +151,8 @@ func askRatingsAsJason(t *testing.T, s *stage) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
+	if err := response.Body.Close(); err != nil {
+		t.Error(err)
+	}
 	return response.StatusCode
 }

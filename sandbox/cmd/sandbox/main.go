@@ -13,11 +13,10 @@ import (
 	"sluice.dev/sluice/sandbox/binaries"
 )
 
-const usage = `usage:
+const usage = `what to do? Choose one of
   sandbox demo [--scenario happy|errors|revert]   tell a rollout of reviews, v1 to v3
   sandbox up [--operator on|off]                  stay until a signal; .sandbox/env tells where things are
-  sandbox build-servers                           build the servers into the user's cache folder
-`
+  sandbox build-servers                           build the servers into the user's cache folder`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -102,7 +102,7 @@ func up(ctx context.Context, withOperator bool, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file)
+	defer func() { _ = os.Remove(file) }()
 	fmt.Fprintf(out, "\nready, with %d requests per second. In another terminal:\n\n    source %s\n    kubectl get rollouts -A\n\nCtrl-C ends it.\n", rate, file)
 	var crashed <-chan struct{}
 	if s.operator != nil {
