@@ -27,12 +27,9 @@ func (r *RolloutReconciler) finalize(ctx context.Context, rollout *v1.Rollout) (
 	}
 	c := r.begin(rollout)
 	c.urgent = true
-	for attempt := range maxPasses {
-		reader := client.Reader(r.Client)
-		if attempt > 0 {
-			reader = r.Live
-		}
-		result, err := c.takeDown(ctx, reader)
+	for range maxPasses {
+		// Live: when the finalizer is gone, nobody corrects what an old cache hid.
+		result, err := c.takeDown(ctx, r.Live)
 		if !errors.Is(err, errConflict) && !errors.Is(err, errStale) && !apierrors.IsConflict(err) {
 			return r.ended(result, err)
 		}
