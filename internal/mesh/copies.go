@@ -33,7 +33,7 @@ func ownCopies(r *v1.Rollout, i int, plain object, asked map[string]bool) (copie
 			return
 		}
 		asked[kind] = true
-		both, conflict := andMatches(rawMatches(match), objects(plain["match"]))
+		both, conflict := andMatches(rawMatches(match), objects(plain["match"]), r.Namespace)
 		if conflict != "" {
 			problem = matchConflict(routeKey(plain), conflict)
 			return
@@ -83,13 +83,13 @@ func rawMatches(matches v1.HTTPMatches) []object {
 }
 
 // insertCopies puts copies right before the route at an index. Fault copies go before any match copies that stand there already,
-// so that renderings for several Rollouts come to the same order.
+// and in the order of their Rollouts' names, so that renderings for several Rollouts come to the same order.
 func insertCopies(list []any, at int, copies []any) []any {
 	for _, c := range copies {
 		place := at
 		route, ok := c.(object)
-		if kind, _ := inserted(route); ok && kind == kindFault {
-			place = beforeMatches(list, at)
+		if kind, owner := inserted(route); ok && kind == kindFault {
+			place = placeOfFault(list, at, owner)
 		}
 		list = slices.Insert(list, place, c)
 		at++
@@ -97,10 +97,10 @@ func insertCopies(list []any, at int, copies []any) []any {
 	return list
 }
 
-func beforeMatches(list []any, at int) int {
+func placeOfFault(list []any, at int, rollout string) int {
 	for at > 0 {
-		route, ok := list[at-1].(object)
-		if kind, _ := inserted(route); !ok || kind == "" || kind == kindFault {
+		kind, owner := inserted(asObject(list[at-1]))
+		if kind == "" || (kind == kindFault && owner <= rollout) {
 			break
 		}
 		at--
@@ -127,8 +127,10 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 			"VirtualService %s, which carries the fault on %s, is gone: bring it back", managed.Name, fault.Host)}
 	}
 	out := found.DeepCopy()
-	list, _ := specOf(out)["http"].([]any)
-	list = withoutCopies(list, r.Name)
+	list := withoutCopies(routesOf(out), r.Name)
+	if wanted && managed.Created && indexOfRoute(list, createdRoute) < 0 {
+		list = append(list, routesOf(createdFaultCarrier(r, managed.Name))...)
+	}
 	if wanted {
 		var problem *Problem
 		if list, problem = insertFaults(r, out.GetName(), list); problem != nil {
@@ -142,14 +144,15 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 func insertFaults(r *v1.Rollout, name string, list []any) ([]any, *Problem) {
 	fault := r.Status.Traffic.Fault
 	message := &istio.HTTPFaultInjection{Delay: fault.Delay, Abort: fault.Abort}
-	match := fromCanary(rawMatches(fault.Match), r.Status.Traffic.Canary.Labels)
+	fromCanary := object{"sourceLabels": rawLabels(r.Status.Traffic.Canary.Labels)}
+	match, _ := andMatches(rawMatches(fault.Match), []object{fromCanary}, r.Namespace) // labels add up or exclude each other
 	count := 0
 	for at := 0; at < len(list); at++ {
 		route, ok := list[at].(object)
 		if kind, _ := inserted(route); !ok || kind != "" || !allTo(route, HostKey(fault.Host, r.Namespace), r.Namespace) {
 			continue
 		}
-		both, conflict := andMatches(match, objects(route["match"]))
+		both, conflict := andMatches(match, objects(route["match"]), r.Namespace)
 		if conflict != "" {
 			return nil, matchConflict(routeKey(route), conflict)
 		}
@@ -158,7 +161,7 @@ func insertFaults(r *v1.Rollout, name string, list []any) ([]any, *Problem) {
 		}
 		c := copyOf(route, copyName(kindFault, r.Name, count), both)
 		c["fault"] = toRaw(message)
-		list = slices.Insert(list, beforeMatches(list, at), any(c))
+		list = slices.Insert(list, placeOfFault(list, at, r.Name), any(c))
 		count++
 		at++
 	}
@@ -167,24 +170,6 @@ func insertFaults(r *v1.Rollout, name string, list []any) ([]any, *Problem) {
 			"VirtualService %s has no route to %s alone that the fault's match can meet: change fault.match or the routes", name, fault.Host)}
 	}
 	return list, nil
-}
-
-// fromCanary narrows match blocks to requests of the canary's pods.
-func fromCanary(matches []object, labels map[string]string) []object {
-	out := make([]object, 0, len(matches))
-	for _, m := range matches {
-		narrowed := clone(m)
-		source := child(narrowed, "sourceLabels")
-		if source == nil {
-			source = object{}
-		}
-		for k, v := range labels {
-			source[k] = v
-		}
-		narrowed["sourceLabels"] = source
-		out = append(out, narrowed)
-	}
-	return out
 }
 
 // allTo tells whether all destinations of a route are one host.

@@ -9,10 +9,14 @@ import (
 )
 
 // andMatches is the pairwise AND of two lists of HTTPMatchRequests, any of which matches. An empty list matches everything.
-// Pairs that no request can meet are left out. conflict tells what one HTTPMatchRequest can not express; empty: nothing.
-func andMatches(step, route []object) (both []object, conflict string) {
+// Pairs that no request can meet are left out. Both are of one namespace, in which short names of gateways are read. conflict
+// tells what one HTTPMatchRequest can not express; empty: nothing.
+func andMatches(step, route []object, namespace string) (both []object, conflict string) {
 	if len(route) == 0 {
 		route = []object{{}}
+	}
+	if slices.ContainsFunc(step, func(m object) bool { return m["gateways"] != nil }) {
+		step, route = withFullGateways(step, namespace), withFullGateways(route, namespace)
 	}
 	for _, a := range step {
 		for _, b := range route {
@@ -34,14 +38,14 @@ type joiner func(a, b any) (both any, possible bool, conflict string)
 // joiners are the fields of HTTPMatchRequest by how they combine.
 var joiners = map[string]joiner{
 	"uri": joinStrings, "scheme": joinStrings, "method": joinStrings, "authority": joinStrings,
-	"headers": joinEach(joinStrings), "queryParams": joinEach(joinStrings), "sourceLabels": joinEach(joinEqual),
+	"headers": joinHeaders, "queryParams": joinEach(joinStrings), "sourceLabels": joinEach(joinEqual),
 	"withoutHeaders": joinEach(joinAbsent), "port": joinEqual, "sourceNamespace": joinEqual,
 	"gateways": joinGateways, "name": joinLast, "statPrefix": joinLast,
 }
 
 // andMatch is the AND of two requests. possible is false when nothing can meet both.
 func andMatch(a, b object) (both object, possible bool, conflict string) {
-	a, b, ignoreCase, conflict := settleCase(a, b)
+	a, b, ignoreCase, conflict := settleCase(normal(a), normal(b))
 	if conflict != "" {
 		return nil, false, conflict
 	}
@@ -66,6 +70,26 @@ func andMatch(a, b object) (both object, possible bool, conflict string) {
 		both[field] = value
 	}
 	return both, !contradicts(both) && settleGateways(both), ""
+}
+
+// normal is a copy without fields of a value that restricts nothing.
+func normal(m object) object {
+	m = clone(m)
+	maps.DeleteFunc(m, func(field string, value any) bool {
+		switch v := value.(type) {
+		case nil:
+			return true
+		case string:
+			return v == "" && field == "sourceNamespace"
+		case []any:
+			return len(v) == 0 && field == "gateways"
+		case object:
+			return len(v) == 0 && field == "sourceLabels"
+		}
+		n, given := number(value)
+		return given && n == 0 && field == "port"
+	})
+	return m
 }
 
 func prefixed(field, conflict string) string {
@@ -108,6 +132,21 @@ func joinEach(join joiner) joiner {
 	}
 }
 
+// claimPrefix begins what looks like a header's name and stands for a claim of a JWT, which may be a list: one of its entries can
+// meet one match and another the other.
+const claimPrefix = "@request.auth.claims"
+
+func joinHeaders(a, b any) (any, bool, string) {
+	left, right := asObject(a), asObject(b)
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		other, asked := right[name]
+		if asked && strings.HasPrefix(name, claimPrefix) && !sameJSON(left[name], other) {
+			return nil, false, name + ": two different values of a claim, which may be a list"
+		}
+	}
+	return joinEach(joinStrings)(a, b)
+}
+
 func asObject(value any) object {
 	if o, ok := value.(object); ok {
 		return o
@@ -134,16 +173,41 @@ func joinStrings(a, b any) (any, bool, string) {
 		possible, conflict := satisfies(rightText, leftForm, leftText)
 		return right, possible, conflict
 	}
-	if leftForm == "prefix" && rightForm == "prefix" {
-		switch {
-		case strings.HasPrefix(leftText, rightText):
-			return left, true, ""
-		case strings.HasPrefix(rightText, leftText):
-			return right, true, ""
-		}
+	switch {
+	case leftForm == "prefix" && begins(right, leftText):
+		return right, true, ""
+	case rightForm == "prefix" && begins(left, rightText):
+		return left, true, ""
+	case leftForm == "prefix" && apart(right, leftText), rightForm == "prefix" && apart(left, rightText):
 		return nil, false, ""
 	}
 	return nil, false, fmt.Sprintf("%s %q and %s %q", leftForm, leftText, rightForm, rightText)
+}
+
+// begins tells whether all that meets a StringMatch begins with a prefix.
+func begins(m object, prefix string) bool {
+	start, ok := startOf(m)
+	return ok && strings.HasPrefix(start, prefix)
+}
+
+// apart tells whether nothing that meets a StringMatch begins with a prefix.
+func apart(m object, prefix string) bool {
+	start, ok := startOf(m)
+	return ok && !strings.HasPrefix(start, prefix) && !strings.HasPrefix(prefix, start)
+}
+
+// startOf is what all values that meet a prefix or regex begin with.
+func startOf(m object) (start string, ok bool) {
+	form, pattern := stringMatch(m)
+	if form != "regex" {
+		return pattern, form == "prefix"
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return "", false
+	}
+	start, _ = re.LiteralPrefix()
+	return start, true
 }
 
 // asksPresence: no form at all, or the regex "*", which is none in RE2 and which istiod translates to a check for presence.
@@ -176,13 +240,22 @@ func satisfies(value, form, pattern string) (possible bool, conflict string) {
 	return false, fmt.Sprintf("exact %q and a form that is not known", value)
 }
 
-// joinAbsent is "not a and not b" for the same header: one that must be absent altogether implies the other.
+// joinAbsent is "not a and not b" for the same header: the one that excludes all that the other does implies it. Beside anything
+// but a check for presence Istio lets a header that is missing count as an empty one.
 func joinAbsent(a, b any) (any, bool, string) {
 	left, right := asObject(a), asObject(b)
+	if asksPresence(right) {
+		left, right = right, left
+	}
+	if asksPresence(left) && !asksPresence(right) {
+		form, pattern := stringMatch(right)
+		empty, conflict := satisfies("", form, pattern)
+		return left, !empty, conflict
+	}
 	switch {
-	case sameJSON(left, right), asksPresence(left):
+	case excludes(left, right):
 		return left, true, ""
-	case asksPresence(right):
+	case excludes(right, left):
 		return right, true, ""
 	}
 	return nil, false, "two different values to exclude"
@@ -207,28 +280,64 @@ func joinGateways(a, b any) (any, bool, string) {
 	return both, len(both) > 0, ""
 }
 
-// settleCase returns copies of two requests without ignoreUriCase, and whether their joint uri ignores case. Values that are
-// compared without case are written in lower case. One that ignores case and one that does not can not be joined.
-func settleCase(a, b object) (left, right object, ignore bool, conflict string) {
-	left, right = clone(a), clone(b)
+// withFullGateways writes gateways as istiod reads them, so that they can be compared.
+func withFullGateways(matches []object, namespace string) []object {
+	full := make([]object, 0, len(matches))
+	for _, m := range matches {
+		m = clone(m)
+		gateways, _ := m["gateways"].([]any)
+		for i := range gateways {
+			if name, ok := gateways[i].(string); ok {
+				gateways[i] = gatewayKey(name, namespace)
+			}
+		}
+		full = append(full, m)
+	}
+	return full
+}
+
+// gatewayKey is NAMESPACE/NAME for each of a gateway's spellings: NAME, ./NAME and the old NAME.NAMESPACE[.svc.cluster.local].
+func gatewayKey(name, namespace string) string {
+	if name == meshGateway {
+		return name
+	}
+	if before, after, qualified := strings.Cut(name, "/"); qualified {
+		if before == "." {
+			return namespace + "/" + after
+		}
+		return name
+	}
+	short, rest, dotted := strings.Cut(name, ".")
+	if !dotted {
+		return namespace + "/" + name
+	}
+	other, _, _ := strings.Cut(rest, ".")
+	return other + "/" + short
+}
+
+// settleCase takes ignoreUriCase out of two requests, and tells whether their joint uri ignores case. Values that are compared
+// without case are written in lower case. One that ignores case and one that does not can not be joined.
+func settleCase(left, right object) (_, _ object, ignore bool, conflict string) {
+	leftIgnores, rightIgnores := ignoresCase(left), ignoresCase(right)
 	delete(left, "ignoreUriCase")
 	delete(right, "ignoreUriCase")
-	_, leftURI := a["uri"]
-	_, rightURI := b["uri"]
-	leftIgnores, rightIgnores := leftURI && isSet(a, "ignoreUriCase"), rightURI && isSet(b, "ignoreUriCase")
-	if leftURI && rightURI && leftIgnores != rightIgnores {
+	leftURI, rightURI := child(left, "uri"), child(right, "uri")
+	if len(leftURI) > 0 && len(rightURI) > 0 && leftIgnores != rightIgnores {
 		return nil, nil, false, "uri: one ignores case and the other does not"
 	}
 	if leftIgnores && rightIgnores {
-		for _, m := range []object{left, right} {
-			for _, form := range []string{"exact", "prefix"} {
-				if uri := child(m, "uri"); uri != nil && uri[form] != nil {
-					uri[form] = strings.ToLower(text(uri, form))
-				}
-			}
+		for _, uri := range []object{leftURI, rightURI} {
+			form, value := stringMatch(uri)
+			uri[form] = strings.ToLower(value)
 		}
 	}
 	return left, right, leftIgnores || rightIgnores, ""
+}
+
+// ignoresCase: Envoy compares regexes with case whatever the flag says.
+func ignoresCase(m object) bool {
+	form, _ := stringMatch(child(m, "uri"))
+	return isSet(m, "ignoreUriCase") && (form == "exact" || form == "prefix")
 }
 
 func isSet(o object, name string) bool {
@@ -246,7 +355,7 @@ func contradicts(m object) bool {
 	return false
 }
 
-// excludes tells whether every value that meets the one is excluded by the other; what can not be told counts as no.
+// excludes tells whether all that meets the second meets the first too; what can not be told counts as no.
 func excludes(absent, present object) bool {
 	if asksPresence(absent) || sameJSON(absent, present) {
 		return true
@@ -257,8 +366,8 @@ func excludes(absent, present object) bool {
 	case "exact":
 		met, conflict := satisfies(value, absentForm, pattern)
 		return met && conflict == ""
-	case "prefix":
-		return absentForm == "prefix" && strings.HasPrefix(value, pattern)
+	case "prefix", "regex":
+		return absentForm == "prefix" && begins(present, pattern)
 	}
 	return false
 }

@@ -54,10 +54,30 @@ func TestAndMatches(t *testing.T) {
 		"exacts apart":              {step: `[{method: {exact: GET}}]`, route: `[{method: {exact: PUT}}]`, want: `[]`},
 		"equal regexes":             {step: `[{uri: {regex: "a+"}}]`, route: `[{uri: {regex: "a+"}}]`, want: `[{uri: {regex: "a+"}}]`},
 		"two regexes":               {step: `[{uri: {regex: "a+"}}]`, route: `[{uri: {regex: "b+"}}]`, conflict: `uri: regex "a+" and regex "b+"`},
-		"regex and prefix":          {step: `[{headers: {u: {regex: "a+"}}}]`, route: `[{headers: {u: {prefix: a}}}]`, conflict: `headers: u: regex "a+" and prefix "a"`},
-		"broken regex":              {step: `[{uri: {regex: "("}}]`, route: `[{uri: {exact: a}}]`, conflict: "uri: regex \"(\" can not be read: error parsing regexp: missing closing ): `^(?:()$`"},
-		"form from the future":      {step: `[{uri: {suffix: a}}]`, route: `[{uri: {exact: ba}}]`, conflict: `uri: exact "ba" and a form that is not known`},
-		"presence is implied, left": {step: `[{headers: {u: {}}}]`, route: `[{headers: {u: {prefix: a}}}]`, want: `[{headers: {u: {prefix: a}}}]`},
+		"regex and prefix":          {step: `[{headers: {u: {regex: "[ab]+"}}}]`, route: `[{headers: {u: {prefix: a}}}]`, conflict: `headers: u: regex "[ab]+" and prefix "a"`},
+		"regex inside a prefix":     {step: `[{uri: {regex: "/ab+"}}]`, route: `[{uri: {prefix: /}}]`, want: `[{uri: {regex: "/ab+"}}]`},
+		"prefix around a regex":     {step: `[{uri: {prefix: /a}}]`, route: `[{uri: {regex: "/ab+"}}]`, want: `[{uri: {regex: "/ab+"}}]`},
+		"regex apart from a prefix": {step: `[{uri: {prefix: /b}}]`, route: `[{uri: {regex: "/ab+"}}]`, want: `[]`},
+		"prefix longer than what a regex begins with": {
+			step: `[{uri: {prefix: /ab}}]`, route: `[{uri: {regex: "/a.*"}}]`, conflict: `uri: prefix "/ab" and regex "/a.*"`,
+		},
+		"broken regex and prefix": {step: `[{uri: {prefix: /}}]`, route: `[{uri: {regex: "("}}]`, conflict: `uri: prefix "/" and regex "("`},
+		"a claim may be a list": {
+			step: `[{headers: {"@request.auth.claims.groups": {exact: a}}}]`, route: `[{headers: {"@request.auth.claims.groups": {exact: b}}}]`,
+			conflict: "headers: @request.auth.claims.groups: two different values of a claim, which may be a list",
+		},
+		"equal claims": {
+			step: `[{headers: {"@request.auth.claims.sub": {exact: a}}}]`, route: `[{headers: {"@request.auth.claims.sub": {exact: a}, u: {}}}]`,
+			want: `[{headers: {"@request.auth.claims.sub": {exact: a}, u: {}}}]`,
+		},
+		"values that restrict nothing": {
+			step: `[{port: 0, sourceNamespace: "", uri: null, sourceLabels: {}, name: ""}]`, route: `[{port: 80, gateways: [a], uri: {prefix: /}}]`,
+			want: `[{port: 80, gateways: [a], uri: {prefix: /}, name: ""}]`,
+		},
+		"gateways of another namespace": {step: `[{gateways: [a.other.svc.cluster.local]}]`, route: `[{gateways: [a]}, {gateways: [other/a]}]`, want: `[{gateways: [other/a]}]`},
+		"broken regex":                  {step: `[{uri: {regex: "("}}]`, route: `[{uri: {exact: a}}]`, conflict: "uri: regex \"(\" can not be read: error parsing regexp: missing closing ): `^(?:()$`"},
+		"form from the future":          {step: `[{uri: {suffix: a}}]`, route: `[{uri: {exact: ba}}]`, conflict: `uri: exact "ba" and a form that is not known`},
+		"presence is implied, left":     {step: `[{headers: {u: {}}}]`, route: `[{headers: {u: {prefix: a}}}]`, want: `[{headers: {u: {prefix: a}}}]`},
 		"presence is implied, right": {
 			step: `[{headers: {u: {prefix: a}}}]`, route: `[{headers: {u: {regex: "*"}}}]`, want: `[{headers: {u: {prefix: a}}}]`,
 		},
@@ -66,11 +86,11 @@ func TestAndMatches(t *testing.T) {
 		"labels add up":     {step: `[{sourceLabels: {a: "1"}}]`, route: `[{sourceLabels: {b: "2"}}]`, want: `[{sourceLabels: {a: "1", b: "2"}}]`},
 		"labels differ":     {step: `[{sourceLabels: {a: "1"}}]`, route: `[{sourceLabels: {a: "2"}}]`, want: `[]`},
 		"namespaces differ": {step: `[{sourceNamespace: a}]`, route: `[{sourceNamespace: b}]`, want: `[]`},
-		"gateways meet":     {step: `[{gateways: [mesh, a]}]`, route: `[{gateways: [a, b]}]`, want: `[{gateways: [a]}]`},
+		"gateways meet":     {step: `[{gateways: [mesh, a]}]`, route: `[{gateways: [bookinfo/a, b]}]`, want: `[{gateways: [bookinfo/a]}]`},
 		"gateways apart":    {step: `[{gateways: [mesh]}]`, route: `[{gateways: [a]}]`, want: `[]`},
-		"no gateways, left": {step: `[{gateways: []}]`, route: `[{gateways: [a]}]`, want: `[{gateways: [a]}]`},
+		"no gateways, left": {step: `[{gateways: []}]`, route: `[{gateways: [./a]}]`, want: `[{gateways: [bookinfo/a]}]`},
 		"no gateways, right": {
-			step: `[{gateways: [a]}]`, route: `[{gateways: []}]`, want: `[{gateways: [a]}]`,
+			step: `[{gateways: [a]}]`, route: `[{gateways: []}]`, want: `[{gateways: [bookinfo/a]}]`,
 		},
 		"labels replace the mesh gateway": {
 			step: `[{sourceLabels: {v: v3}}]`, route: `[{gateways: [mesh, a]}]`, want: `[{sourceLabels: {v: v3}}]`,
@@ -94,6 +114,22 @@ func TestAndMatches(t *testing.T) {
 			step: `[{withoutHeaders: {a: {exact: "1"}}}]`, route: `[{withoutHeaders: {a: {exact: "2"}}}]`,
 			conflict: "withoutHeaders: a: two different values to exclude",
 		},
+		"the wider exclusion wins, left": {
+			step: `[{withoutHeaders: {a: {prefix: "1"}}}]`, route: `[{withoutHeaders: {a: {exact: "12"}}}]`, want: `[{withoutHeaders: {a: {prefix: "1"}}}]`,
+		},
+		"the wider exclusion wins, right": {
+			step: `[{withoutHeaders: {a: {regex: "12+"}}}]`, route: `[{withoutHeaders: {a: {prefix: "1"}}}]`, want: `[{withoutHeaders: {a: {prefix: "1"}}}]`,
+		},
+		"both exclude presence": {
+			step: `[{withoutHeaders: {a: {regex: "*"}}}]`, route: `[{withoutHeaders: {a: {}}}]`, want: `[{withoutHeaders: {a: {}}}]`,
+		},
+		"Istio excludes a missing header with a regex that an empty one meets": {
+			step: `[{withoutHeaders: {a: {}}}]`, route: `[{withoutHeaders: {a: {regex: ".*"}}}]`, want: `[]`,
+		},
+		"absence beside a broken regex": {
+			step: `[{withoutHeaders: {a: {}}}]`, route: `[{withoutHeaders: {a: {regex: "("}}}]`,
+			conflict: "withoutHeaders: a: regex \"(\" can not be read: error parsing regexp: missing closing ): `^(?:()$`",
+		},
 		"asked for and absent":            {step: `[{headers: {a: {exact: "1"}}}]`, route: `[{withoutHeaders: {a: {}}}]`, want: `[]`},
 		"asked for and excluded":          {step: `[{headers: {a: {exact: "1x"}}}]`, route: `[{withoutHeaders: {a: {prefix: "1"}}}]`, want: `[]`},
 		"prefix inside an excluded one":   {step: `[{headers: {a: {prefix: "1x"}}}]`, route: `[{withoutHeaders: {a: {prefix: "1"}}}]`, want: `[]`},
@@ -109,12 +145,18 @@ func TestAndMatches(t *testing.T) {
 		"case in dispute": {
 			step: `[{uri: {exact: /a}, ignoreUriCase: true}]`, route: `[{uri: {exact: /a}}]`, conflict: "uri: one ignores case and the other does not",
 		},
+		"a regex has its case whatever the flag says": {
+			step: `[{uri: {regex: "/a"}, ignoreUriCase: true}]`, route: `[{uri: {exact: /a}}]`, want: `[{uri: {exact: /a}}]`,
+		},
+		"case in dispute with a regex": {
+			step: `[{uri: {regex: "/a"}, ignoreUriCase: true}]`, route: `[{uri: {exact: /a}, ignoreUriCase: true}]`, conflict: "uri: one ignores case and the other does not",
+		},
 		"unknown fields agree":    {step: `[{future: {a: 1}}]`, route: `[{future: {a: 1}}]`, want: `[{future: {a: 1}}]`},
 		"unknown fields disagree": {step: `[{future: 1}]`, route: `[{future: 2}]`, conflict: "future: both give it, and it is not known how they combine"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			step, route := parseMatches(t, tc.step), parseMatches(t, tc.route)
-			got, conflict := andMatches(step, route)
+			got, conflict := andMatches(step, route, "bookinfo")
 			if conflict != tc.conflict {
 				t.Errorf("conflict %q, want %q", conflict, tc.conflict)
 			}
@@ -146,7 +188,7 @@ func (q request) meetsAny(blocks []object) bool {
 
 func (q request) meets(m object) bool {
 	if gateways, _ := m["gateways"].([]any); len(gateways) > 0 {
-		if !slices.Contains(gateways, any(q.gateway)) {
+		if !slices.ContainsFunc(gateways, func(g any) bool { return strings.TrimPrefix(g.(string), "bookinfo/") == q.gateway }) {
 			return false
 		}
 	} else {
@@ -174,7 +216,11 @@ func (q request) meets(m object) bool {
 	}
 	for name, v := range child(m, "withoutHeaders") {
 		value, present := q.headers[name]
-		if meetsString(asObject(v), value, present, false) {
+		// istiod has a missing header count as an empty one, except beside a check for presence.
+		if asksPresence(asObject(v)) && !present {
+			continue
+		}
+		if meetsString(asObject(v), value, true, false) {
 			return false
 		}
 	}
@@ -212,7 +258,10 @@ func genString(t *rapid.T, label string) object {
 }
 
 func genURI(t *rapid.T, label string) object {
-	form := rapid.SampledFrom([]string{"exact", "prefix"}).Draw(t, label)
+	form := rapid.SampledFrom([]string{"exact", "prefix", "regex"}).Draw(t, label)
+	if form == "regex" {
+		return object{"regex": rapid.SampledFrom([]string{"/a.*", "/A", ".*b", "GET|x"}).Draw(t, label+" regex")}
+	}
 	return object{form: words.Draw(t, label+" value")}
 }
 
@@ -231,7 +280,7 @@ func genBlock(t *rapid.T, label string) object {
 	maybe("port", func() any { return rapid.Int64Range(80, 81).Draw(t, label+" port") })
 	maybe("sourceLabels", func() any { return object{"v": rapid.SampledFrom([]string{"1", "2"}).Draw(t, label+" labels")} })
 	maybe("gateways", func() any {
-		return rapid.SampledFrom([][]any{{}, {"mesh"}, {"gw"}, {"mesh", "gw"}}).Draw(t, label+" gateways")
+		return rapid.SampledFrom([][]any{{}, {"mesh"}, {"gw"}, {"mesh", "bookinfo/gw"}}).Draw(t, label+" gateways")
 	})
 	return m
 }
@@ -258,7 +307,7 @@ func TestAndMeansBoth(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		step := []object{genBlock(t, "step"), genBlock(t, "step2")}
 		route := []object{genBlock(t, "route"), genBlock(t, "route2")}
-		both, conflict := andMatches(step, route)
+		both, conflict := andMatches(step, route, "bookinfo")
 		if conflict != "" {
 			return
 		}

@@ -53,63 +53,64 @@ func savedMirrors(managed v1.ManagedRoute) object {
 	return saved
 }
 
-// renderMirrors adds the step's mirror beside the route's own ones, or puts those back. Until a mirror of ours was written
-// (SavedMirror is empty) the route's mirrors are left alone.
+// renderMirrors adds the step's mirror beside the route's own ones, or puts those back. Where no mirror of ours stands and none
+// is wanted, the route's mirrors are left alone: whoever changed them since may.
 func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
 	traffic := r.Status.Traffic
-	if managed.SavedMirror == "" && traffic.Mirror == nil {
-		return
-	}
+	wanted := traffic.Mirror != nil && traffic.Canary != nil
 	saved := savedMirrors(managed)
-	mirrors := ownMirrors(r, route, saved)
-	if traffic.Mirror == nil || traffic.Canary == nil {
-		setMirrors(route, mirrors)
-		for _, field := range mirrorFields {
-			if value, ok := saved[field]; ok && len(mirrors) == 0 {
-				route[field] = value
-			}
-		}
+	mirrors, ours := splitMirrors(r, route, saved)
+	if !wanted && (managed.SavedMirror == "" || !ours) {
 		return
 	}
-	if single, ok := saved["mirror"].(object); ok {
+	single, hasSingle := saved["mirror"].(object)
+	if hasSingle && (wanted || len(mirrors) > 0) {
 		mirrors = append(mirrors, object{"destination": single, "percentage": object{"value": singlePercentage(saved)}})
+	}
+	if wanted {
+		destination := child(toSubset(base, traffic.Canary.Subset), "destination")
+		mirrors = append(mirrors, object{"destination": destination, "percentage": object{"value": int64(traffic.Mirror.Percentage)}})
 	}
 	for _, field := range mirrorFields {
 		delete(route, field)
-	}
-	destination := child(toSubset(base, traffic.Canary.Subset), "destination")
-	setMirrors(route, append(mirrors, object{
-		"destination": destination, "percentage": object{"value": int64(traffic.Mirror.Percentage)},
-	}))
-}
-
-// ownMirrors are the entries of `mirrors` that are not ours: those that were there before, and those to other hosts that came
-// since. While a saved single mirror stands among them it is left out: it is put in its own place.
-func ownMirrors(r *v1.Rollout, route, saved object) []any {
-	host := HostKey(r.Spec.Host, r.Namespace)
-	before := objects(saved["mirrors"])
-	single := child(saved, "mirror")
-	var out []any
-	for _, m := range before {
-		out = append(out, m)
-	}
-	for _, m := range objects(route["mirrors"]) {
-		destination := child(m, "destination")
-		known := slices.ContainsFunc(before, func(o object) bool { return sameJSON(o, m) })
-		if known || HostKey(text(destination, "host"), r.Namespace) == host || (single != nil && sameJSON(single, destination)) {
-			continue
+		if value, ok := saved[field]; ok && len(mirrors) == 0 {
+			route[field] = value
 		}
-		out = append(out, m)
 	}
-	return out
-}
-
-func setMirrors(route object, mirrors []any) {
 	if len(mirrors) == 0 {
 		delete(route, "mirrors")
 		return
 	}
 	route["mirrors"] = mirrors
+}
+
+// splitMirrors gives the entries of `mirrors` that are not ours: those that were there before, and those to other hosts that came
+// since; and whether ours, or a saved single mirror that we moved there, stands among them.
+func splitMirrors(r *v1.Rollout, route, saved object) (others []any, ours bool) {
+	host := HostKey(r.Spec.Host, r.Namespace)
+	standing := objects(route["mirrors"])
+	take := func(is func(object) bool) bool {
+		at := slices.IndexFunc(standing, is)
+		if at >= 0 {
+			standing = slices.Delete(standing, at, at+1)
+		}
+		return at >= 0
+	}
+	for _, m := range objects(saved["mirrors"]) {
+		others = append(others, m)
+		take(func(o object) bool { return sameJSON(o, m) })
+	}
+	if single := child(saved, "mirror"); single != nil {
+		ours = take(func(o object) bool { return sameJSON(o["destination"], single) })
+	}
+	for _, m := range standing {
+		if HostKey(text(child(m, "destination"), "host"), r.Namespace) == host {
+			ours = true
+			continue
+		}
+		others = append(others, m)
+	}
+	return others, ours
 }
 
 // singlePercentage is that of a `mirror`: all requests unless it says otherwise.

@@ -149,11 +149,11 @@ func TestVirtualServiceProblems(t *testing.T) {
 			v1.ReasonMatchConflict, "no request can meet both the step's fault",
 		},
 		"not expressible": {
-			"CANARY weight: 5, match: [{headers: {end-user: {regex: j.*}}}]", behindPrefix, v1.ReasonMatchConflict,
-			`route primary can not be combined in one HTTPMatchRequest: headers: end-user: regex "j.*" and prefix "k"`,
+			"CANARY weight: 5, match: [{headers: {end-user: {regex: .*j}}}]", behindPrefix, v1.ReasonMatchConflict,
+			`route primary can not be combined in one HTTPMatchRequest: headers: end-user: regex ".*j" and prefix "k"`,
 		},
 		"not expressible for the fault": {
-			"CANARY weight: 5, match: " + jason + ", fault: {match: [{headers: {end-user: {regex: j.*}}}], " + delayed + "}", behindPrefix,
+			"CANARY weight: 5, match: " + jason + ", fault: {match: [{headers: {end-user: {regex: .*j}}}], " + delayed + "}", behindPrefix,
 			v1.ReasonMatchConflict, "can not be combined",
 		},
 	} {
@@ -206,6 +206,7 @@ func TestMirrorsComeBack(t *testing.T) {
 		"single, own host":     `{name: primary, mirror: {host: reviews, subset: v2}, mirrorPercentage: {value: 12.5}, route: [{destination: {host: reviews, subset: v1}}]}`,
 		"deprecated percent":   `{name: primary, mirror: {host: audit}, mirrorPercent: 20, route: [{destination: {host: reviews, subset: v1}}]}`,
 		"deprecated, in snake": `{name: primary, mirror: {host: audit}, mirror_percent: 20, route: [{destination: {host: reviews, subset: v1}}]}`,
+		"single, the canary":   `{name: primary, mirror: {host: reviews, subset: v3}, route: [{destination: {host: reviews, subset: v1}}]}`,
 		"several":              `{name: primary, mirrors: [{destination: {host: audit}}, {destination: {host: reviews, subset: v2}, percentage: {value: 1}}], route: [{destination: {host: reviews, subset: v1}}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -221,6 +222,10 @@ func TestMirrorsComeBack(t *testing.T) {
 			}
 			if diff := cmp.Diff(managed, SaveMirrors(managed, shadowed)); diff != "" {
 				t.Errorf("saving again notes ours:\n%s", diff)
+			}
+			again, problem := VirtualService(reviewsWith(t, "CANARY weight: 0, mirror: {percentage: 100}"), managed, shadowed)
+			if diff := cmp.Diff(shadowed, again); diff != "" || problem != nil {
+				t.Errorf("rendering twice changes something: %+v\n%s", problem, diff)
 			}
 			back, problem := VirtualService(reviewsWith(t, "weight: 0"), managed, shadowed)
 			if diff := cmp.Diff(found, back); diff != "" || problem != nil {
@@ -246,6 +251,32 @@ func TestMirrorThatCameSince(t *testing.T) {
 	}
 }
 
+// TestMirrorsOutsideOfOurs: outside of mirror steps people do with a route's mirrors what they like, and one that was moved away
+// is never lost.
+func TestMirrorsOutsideOfOurs(t *testing.T) {
+	managed := v1.ManagedVirtualService{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "primary", SavedMirror: `{"mirror":{"host":"audit"}}`}}}
+	const rest = `route: [{destination: {host: reviews, subset: v1}}]}`
+	for name, tc := range map[string]struct{ found, want string }{
+		"another one":          {`{name: primary, mirror: {host: other}, `, "mirror other"},
+		"none any more":        {`{name: primary, `, ""},
+		"several":              {`{name: primary, mirrors: [{destination: {host: other}, percentage: {value: 1}}], `, "mirrors other/ 1"},
+		"ours never came":      {`{name: primary, mirror: {host: audit}, `, "mirror audit"},
+		"ours stands":          {`{name: primary, mirrors: [{destination: {host: reviews, subset: v3}}], `, "mirror audit"},
+		"ours and a newer one": {`{name: primary, mirrors: [{destination: {host: audit}}, {destination: {host: other}, percentage: {value: 1}}], `, "mirrors other/ 1 mirrors audit/ 100"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, problem := VirtualService(reviewsWith(t, "weight: 0"), managed, virtualService(t, tc.found+rest))
+			if problem != nil {
+				t.Fatal(problem)
+			}
+			want := strings.TrimSpace("primary -> reviews/v1 " + tc.want)
+			if lines := summary(got); len(lines) != 1 || lines[0] != want {
+				t.Errorf("%q, want %q", lines, want)
+			}
+		})
+	}
+}
+
 func TestFaultVirtualService(t *testing.T) {
 	const onRatings = "CANARY weight: 0, match: " + jason + ", fault: {host: ratings, match: " + jason + ", " + delayed + "}"
 	adopted, made := v1.ManagedVirtualService{Name: "ratings"}, v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}
@@ -256,6 +287,18 @@ func TestFaultVirtualService(t *testing.T) {
 		reason, says   string
 	}{
 		"made": {traffic: onRatings, managed: made, want: []string{"sluice-fault-reviews-0 -> ratings fault", "primary -> ratings"}},
+		"made: its route comes back": {
+			traffic: onRatings, managed: made, found: `{name: sluice-fault-reviews-0, route: []}, {name: mine, route: []}`,
+			want: []string{"mine -> ", "sluice-fault-reviews-0 -> ratings fault", "primary -> ratings"},
+		},
+		"faults of several Rollouts stand in order of their names": {
+			traffic: onRatings, managed: adopted,
+			found: `{name: sluice-fault-a-0, route: []}, {name: sluice-fault-z-0, route: []}, {name: sluice-match-z-0, route: []},
+			        {name: all, route: [{destination: {host: ratings}}]}`,
+			want: []string{
+				"sluice-fault-a-0 -> ", "sluice-fault-reviews-0 -> ratings fault", "sluice-fault-z-0 -> ", "sluice-match-z-0 -> ", "all -> ratings",
+			},
+		},
 		"before each route to ratings alone": {
 			traffic: onRatings, managed: adopted,
 			found: `{name: page, route: [{destination: {host: page}}]}, {name: mixed, route: [{destination: {host: ratings}}, {destination: {host: page}}]},
@@ -277,6 +320,10 @@ func TestFaultVirtualService(t *testing.T) {
 		"adopted and gone":      {traffic: onRatings, managed: adopted, reason: v1.ReasonVirtualServiceNotFound, says: "VirtualService ratings, which carries the fault on ratings, is gone"},
 		"no route": {
 			traffic: onRatings, managed: adopted, found: `{name: page, route: [{destination: {host: page}}]}`, reason: v1.ReasonMatchConflict, says: "has no route to ratings alone",
+		},
+		"for pods of another version": {
+			traffic: strings.Replace(onRatings, "host: ratings, match: "+jason, "host: ratings, match: [{sourceLabels: {version: v1}}]", 1), managed: adopted,
+			found: `{name: all, route: [{destination: {host: ratings}}]}`, reason: v1.ReasonMatchConflict, says: "that the fault's match can meet",
 		},
 		"not expressible": {
 			traffic: onRatings, managed: adopted, found: `{name: all, match: [{future: 1, headers: {end-user: {suffix: n}}}], route: [{destination: {host: ratings}}]}`,

@@ -40,10 +40,8 @@ func renderCreated(r *v1.Rollout, managed v1.ManagedVirtualService, found *unstr
 	route := v1.ManagedRoute{Key: createdRoute}
 	if found != nil {
 		out = found.DeepCopy()
-		if !slices.ContainsFunc(httpRoutes(out), func(o object) bool { return routeKey(o) == createdRoute }) {
-			list, _ := specOf(out)["http"].([]any)
-			fresh, _ := specOf(createdVirtualService(r, managed.Name))["http"].([]any)
-			specOf(out)["http"] = append(list, fresh...)
+		if list := routesOf(out); indexOfRoute(list, createdRoute) < 0 {
+			specOf(out)["http"] = append(list, routesOf(createdVirtualService(r, managed.Name))...)
 		}
 		route.SavedMirror = "{}" // every mirror of a route that Sluice made is Sluice's
 	}
@@ -64,8 +62,7 @@ func createdVirtualService(r *v1.Rollout, name string) *unstructured.Unstructure
 
 // renderRoutes puts the driven routes of a VirtualService, which it may change, and the copies before them, into their state.
 func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
-	list, _ := specOf(vs)["http"].([]any)
-	list = withoutCopies(list, r.Name)
+	list := withoutCopies(routesOf(vs), r.Name)
 	var gone []string
 	asked, made := map[string]bool{}, map[string]bool{}
 	for i, managed := range routes {
@@ -104,6 +101,12 @@ func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unst
 		}
 	}
 	return vs, nil
+}
+
+// routesOf are the HTTP routes, with whatever else stands among them.
+func routesOf(vs *unstructured.Unstructured) []any {
+	list, _ := specOf(vs)["http"].([]any)
+	return list
 }
 
 func indexOfRoute(list []any, key string) int {
