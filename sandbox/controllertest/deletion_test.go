@@ -1,17 +1,26 @@
 package controllertest
 
 import (
+	"maps"
 	"testing"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "sluice.dev/sluice/api/v1"
 )
 
-func requestFor(w *world) reconcile.Request {
-	return reconcile.Request{NamespacedName: w.key("reviews")}
+// reconciled wakes the Rollout, and waits until it was reconciled once more.
+func (w *world) reconciled() {
+	w.t.Helper()
+	before := w.operator.evidence.passes(w.key("reviews"))
+	w.operator.reconciler.Wake(w.key("reviews"))
+	w.eventually("the Rollout is reconciled", func() error {
+		if w.operator.evidence.passes(w.key("reviews")) == before {
+			return errNotYet
+		}
+		return nil
+	})
 }
 
 // settles waits until reconciling writes nothing more.
@@ -19,14 +28,9 @@ func (w *world) settles() {
 	w.t.Helper()
 	w.eventually("nothing is written any more", func() error {
 		before := w.versions()
-		if _, err := w.operator.reconciler.Reconcile(w.t.Context(), requestFor(w)); err != nil {
-			return err
-		}
-		after := w.versions()
-		for name, version := range before {
-			if after[name] != version {
-				return errStillWriting
-			}
+		w.reconciled()
+		if after := w.versions(); !maps.Equal(before, after) {
+			return errStillWriting
 		}
 		return nil
 	})

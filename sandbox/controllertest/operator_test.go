@@ -70,11 +70,15 @@ type evidence struct {
 
 	mu       sync.Mutex
 	watches  map[types.NamespacedName]*pipeline.Watch
+	sets     map[types.NamespacedName]int
 	verdicts map[types.NamespacedName]pipeline.Verdict
 }
 
 func newEvidence() *evidence {
-	return &evidence{watches: map[types.NamespacedName]*pipeline.Watch{}, verdicts: map[types.NamespacedName]pipeline.Verdict{}}
+	return &evidence{
+		watches: map[types.NamespacedName]*pipeline.Watch{}, sets: map[types.NamespacedName]int{},
+		verdicts: map[types.NamespacedName]pipeline.Verdict{},
+	}
 }
 
 // set gives a verdict for all further samples of a Rollout.
@@ -89,10 +93,18 @@ func (e *evidence) Set(key types.NamespacedName, watch *pipeline.Watch) {
 	e.mu.Lock()
 	before := e.watches[key]
 	e.watches[key] = watch
+	e.sets[key]++
 	e.mu.Unlock()
 	if watch != nil && len(watch.Gates) > 0 && (before == nil || before.ID != watch.ID) {
 		e.wakeFor(key, watch, &watch.Gates[0], watch.Gates[0].First)
 	}
+}
+
+// passes counts how often the reconciler said what to measure: once in each pass.
+func (e *evidence) passes(key types.NamespacedName) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sets[key]
 }
 
 // wakeFor wakes the Rollout at the time of each sample, as long as it watches.

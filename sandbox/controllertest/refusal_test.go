@@ -17,7 +17,11 @@ import (
 	"sluice.dev/sluice/sandbox/controlplane"
 )
 
-var errStillWriting = errors.New("something was written")
+var (
+	errStillWriting = errors.New("something was written")
+	errNotYet       = errors.New("it was not yet")
+	errStillThere   = errors.New("it is still there")
+)
 
 func routeTo(host, subset string) *istio.VirtualService {
 	return &istio.VirtualService{
@@ -102,7 +106,7 @@ func TestIstioAbsentAndThenPresent(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(bare.Stop)
-	o := runOperator(t, bare, bare.KubeConfig)
+	o := runOperator(t, bare.KubeConfig)
 	w := newWorldOn(t, bare, o)
 	w.rollout(walk)
 	r := w.awaitPhase(v1.PhaseStalled, v1.ReasonIstioNotInstalled)
@@ -134,7 +138,7 @@ func TestRightsThatAreMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorldOn(t, limited, runOperator(t, limited, kubeconfig))
+	w := newWorldOn(t, limited, runOperator(t, kubeconfig))
 	w.rollout(walk)
 	r := w.awaitPhase(v1.PhaseStalled, v1.ReasonForbidden)
 	for _, want := range []string{"list", "destinationrules"} {
@@ -176,7 +180,7 @@ func grant(t *testing.T, s *controlplane.ControlPlane, rules []rbacv1.PolicyRule
 	}
 }
 
-func runOperator(t *testing.T, s *controlplane.ControlPlane, kubeconfig string) *operator {
+func runOperator(t *testing.T, kubeconfig string) *operator {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {

@@ -275,11 +275,13 @@ func (w *world) versions() map[string]string {
 func (w *world) gone(obj client.Object, name string) {
 	w.t.Helper()
 	w.eventually(fmt.Sprintf("%T %s is gone", obj, name), func() error {
-		err := w.client.Get(w.t.Context(), w.key(name), obj)
-		if apierrors.IsNotFound(err) {
+		switch err := w.client.Get(w.t.Context(), w.key(name), obj); {
+		case apierrors.IsNotFound(err):
 			return nil
+		case err != nil:
+			return err
 		}
-		return fmt.Errorf("still there (error %v)", err)
+		return errStillThere
 	})
 }
 
