@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -67,7 +68,8 @@ func (o *oracle) observe(c change) {
 	}
 	switch {
 	case c.key == rolloutKey && c.after == nil:
-		if !detached(o.world.rolloutAt(c.key, c.rv-1)) {
+		// A detached Rollout's mesh is not written, and a deletion does not wait for ever for an API server that refuses.
+		if !detached(o.world.rolloutAt(c.key, c.rv-1)) && !o.world.process.disturbed {
 			o.released()
 		}
 	case c.key == rolloutKey:
@@ -80,6 +82,7 @@ func (o *oracle) observe(c change) {
 		o.onCarrier(c)
 	case c.key == ruleKey:
 		o.onRule(c)
+	case c.key.name == otherKey.name && o.world.rollout() == nil: // the second Rollout took over
 	default:
 		o.world.violated(14, "the operator wrote %s, which is not its own", c.key)
 	}
@@ -113,7 +116,7 @@ func (o *oracle) passEnds(key types.NamespacedName, err error) {
 	}
 	if o.pass.backTo != nil && r.Status.Traffic.Canary == nil {
 		vs := w.mainVirtualService()
-		if vs != nil && !carries(vs, r.Status.Traffic) && !carries(vs, o.pass.backTo) && managedRoutes(vs) > 0 {
+		if vs != nil && !carries(vs, r.Status.Traffic) && !carries(vs, o.pass.backTo) && managedRoutes(vs) > 0 && !o.unknown(vs, o.pass.backTo.Stable.Subset) {
 			w.violated(9, "the reconcile that rolled back ended with %s", describeVirtualService(vs))
 		}
 		if left := w.faultCarriers(w.now); len(left) > 0 {
@@ -130,6 +133,14 @@ func (o *oracle) passEnds(key types.NamespacedName, err error) {
 			w.violated(9, "gate %s failed and the run goes on: %s/%s", gate, r.Status.Phase, r.Status.Reason)
 		}
 	}
+}
+
+// unknown tells whether the way back has to wait for its subset: the routes were edited by hand and do not name it, and it
+// came into the rule a moment ago.
+func (o *oracle) unknown(vs *unstructured.Unstructured, subset string) bool {
+	_, named := references(vs)[subset]
+	since, held, touched := o.heldSince(subset)
+	return !named && (touched || !held || o.world.clock.now.Sub(since) < config.PropagationDelay)
 }
 
 // tampered tells whether somebody else wrote during the reconcile, so that what it left is not its doing alone.
