@@ -136,10 +136,14 @@ func (o *oracle) passEnds(key types.NamespacedName, err error) {
 }
 
 // unknown tells whether the way back has to wait for its subset: the routes were edited by hand and do not name it, and it
-// came into the rule a moment ago.
+// came into the rule a moment ago, or so it seems to a process that began with an old cache.
 func (o *oracle) unknown(vs *unstructured.Unstructured, subset string) bool {
 	_, named := references(vs)[subset]
 	since, held, touched := o.heldSince(subset)
+	atStart := o.world.store.at(ruleKey, o.world.process.began[kindDestinationRule])
+	if atStart == nil || subsetsOf(atStart.object)[subset] == nil {
+		touched = true
+	}
 	return !named && (touched || !held || o.world.clock.now.Sub(since) < config.PropagationDelay)
 }
 

@@ -21,6 +21,7 @@ type process struct {
 	dead      bool
 	started   time.Time
 	positions map[string]int64
+	began     map[string]int64 // the positions at the start
 	// own are the positions of its acknowledged writes; liveReads those of what it read live in the reconcile that runs.
 	own        map[objectKey]int64
 	liveReads  map[string]int64
@@ -49,6 +50,7 @@ func newProcess(w *world) *process {
 			p.startBehind(kind, lag)
 		}
 	}
+	p.began = maps.Clone(p.positions)
 	p.analyst = newAnalyst(w, p)
 	p.reconciler = newReconciler(p)
 	return p
