@@ -136,8 +136,12 @@ func (o *oracle) passEnds(key types.NamespacedName, err error) {
 }
 
 // unknown tells whether the way back has to wait for its subset: the routes were edited by hand and do not name it, and it
-// came into the rule a moment ago, or so it seems to a process that began with an old cache.
+// came into the rule a moment ago, or so it seems to a process that began with an old cache; or does not see that edit yet.
 func (o *oracle) unknown(vs *unstructured.Unstructured, subset string) bool {
+	if last := o.world.store.histories[mainKey]; last[len(last)-1].rv > o.visibleOf(mainKey) {
+		o.world.sometimes["rollback on an old cache"]++ // the hand edit is undone when the cache tells of it
+		return true
+	}
 	_, named := references(vs)[subset]
 	since, held, touched := o.heldSince(subset)
 	atStart := o.world.store.at(ruleKey, o.world.process.began[kindDestinationRule])
