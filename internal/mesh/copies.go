@@ -185,7 +185,7 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 	other := r.DeepCopy()
 	other.Spec.Host, other.Spec.VirtualServices = host, nil
 	s := surveyor{rollout: other, host: HostKey(host, r.Namespace)}
-	name := faultCarrierName(r, host)
+	name := faultCarrierName(r.Name, host, r.Namespace)
 	var found []string
 	for _, vs := range byName(virtualServices) {
 		routes := slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, s.host, r.Namespace) })
@@ -207,11 +207,21 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 }
 
 // faultCarrierName is the same however the host of a Service is spelled.
-func faultCarrierName(r *v1.Rollout, host string) string {
-	if service, _, ok := ServiceOf(host, r.Namespace); ok {
+func faultCarrierName(rollout, host, namespace string) string {
+	if service, _, ok := ServiceOf(host, namespace); ok {
 		host = service
 	}
-	return SubsetName(r.Name + "-fault-" + host)
+	return SubsetName(rollout + "-fault-" + host)
+}
+
+// madeForFault names the Rollout for whose fault on a host a VirtualService was made; empty: it was not made for that.
+func madeForFault(vs *unstructured.Unstructured, host, namespace string) string {
+	for _, route := range httpRoutes(vs) {
+		if kind, owner := inserted(route); kind == kindFault && vs.GetName() == faultCarrierName(owner, host, namespace) {
+			return owner
+		}
+	}
+	return ""
 }
 
 // carriesMesh tells whether sidecars obey a VirtualService: only there do sourceLabels select the canary's calls.

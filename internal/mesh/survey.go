@@ -62,6 +62,9 @@ func (s *surveyor) problem(format string, args ...any) {
 
 // virtualService notes one VirtualService if any of its HTTP routes goes to the host.
 func (s *surveyor) virtualService(vs *unstructured.Unstructured) {
+	if owner := madeForFault(vs, s.rollout.Spec.Host, s.rollout.Namespace); owner != "" {
+		s.problem("VirtualService %s was made for the fault of Rollout %s on %s and goes with it: wait until that is over", vs.GetName(), owner, s.rollout.Spec.Host)
+	}
 	managed := v1.ManagedVirtualService{Name: vs.GetName()}
 	routesHere := false
 	seen := map[string]bool{}

@@ -97,6 +97,21 @@ spec:
 metadata: {name: raw, namespace: bookinfo}
 spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews}}]}], tls: [{route: [{destination: {host: reviews}}]}]}`,
 		},
+		"a VirtualService that another Rollout's fault brought": {
+			services: strings.NewReplacer("name: reviews,", "name: page-fault-reviews,", "http: [", "http: [{name: sluice-fault-page-0, route: [{destination: {host: reviews}}]}, ").Replace(plainReviews),
+			problem:  "VirtualService page-fault-reviews was made for the fault of Rollout page on reviews and goes with it",
+		},
+		"a delegate, and what delegates to it": {
+			services: "metadata: {name: part, namespace: bookinfo}\nspec: {http: [{name: primary, route: [{destination: {host: reviews, subset: v1}}]}]}\n---\n" +
+				"metadata: {name: root, namespace: bookinfo}\nspec: {hosts: [book.example.com], gateways: [gw], http: [{delegate: {name: part}}]}",
+			want: Surveyed{VirtualServices: []v1.ManagedVirtualService{{Name: "part", Routes: primary[0].Routes}}},
+		},
+		"hosts with a wildcard route here": {
+			services: strings.ReplaceAll(plainReviews, "hosts: [reviews]", `hosts: ["*.bookinfo.svc.cluster.local"]`), want: Surveyed{VirtualServices: primary},
+		},
+		"the host in full": {
+			services: strings.ReplaceAll(plainReviews, "[reviews]", "[reviews.bookinfo.svc.cluster.local]"), want: Surveyed{VirtualServices: primary},
+		},
 		"two route to the host":   {services: plainReviews + "\n---\n" + edge, problem: "VirtualServices edge, reviews all concern host reviews"},
 		"bound, routed elsewhere": {services: edge + "\n---\n" + strings.ReplaceAll(ratings, "[ratings]", "[reviews]"), problem: "VirtualServices edge, ratings all concern"},
 		"bound without a route":   {services: strings.ReplaceAll(ratings, "[ratings]", "[reviews]"), problem: "VirtualService ratings binds host reviews but has no HTTP route to it"},
