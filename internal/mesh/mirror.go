@@ -21,27 +21,40 @@ func SaveMirrors(managed v1.ManagedVirtualService, found *unstructured.Unstructu
 		if at < 0 {
 			continue
 		}
-		route := httpRoutes(found)[at]
-		_, single := route["mirror"]
-		if out.Routes[i].SavedMirror != "" && !single {
-			continue
-		}
-		saved := savedMirrors(out.Routes[i])
-		fields := mirrorFields
-		if out.Routes[i].SavedMirror == "" {
-			fields = append(slices.Clone(mirrorFields), "mirrors") // later on, ours stand among them
-		}
-		for _, field := range fields {
-			delete(saved, field)
-			if value, ok := route[field]; ok {
-				saved[field] = value
-			}
-		}
-		if data, err := json.Marshal(saved); err == nil {
-			out.Routes[i].SavedMirror = string(data)
-		}
+		out.Routes[i].SavedMirror = saveMirror(out.Routes[i], httpRoutes(found)[at])
 	}
 	return out
+}
+
+// saveMirror notes a route's mirrors. While ours may stand among `mirrors`, only a single one that came since is noted.
+func saveMirror(managed v1.ManagedRoute, route object) string {
+	saved, fields := savedMirrors(managed), mirrorFields
+	if managed.SavedMirror == "" || !mayHoldOurs(route, saved) {
+		saved, fields = object{}, append(slices.Clone(mirrorFields), "mirrors")
+	} else if _, single := route["mirror"]; !single {
+		return managed.SavedMirror
+	}
+	for _, field := range fields {
+		delete(saved, field)
+		if value, ok := route[field]; ok {
+			saved[field] = value
+		}
+	}
+	data, err := json.Marshal(saved)
+	if err != nil {
+		return managed.SavedMirror
+	}
+	return string(data)
+}
+
+// mayHoldOurs tells whether a mirror stands that may be ours, which always name a subset, or that we moved there.
+func mayHoldOurs(route, saved object) bool {
+	before, single := objects(saved["mirrors"]), saved["mirror"]
+	return slices.ContainsFunc(objects(route["mirrors"]), func(m object) bool {
+		known := slices.ContainsFunc(before, func(o object) bool { return sameJSON(o, m) })
+		moved := single != nil && sameJSON(m["destination"], single)
+		return !known && (moved || text(child(m, "destination"), "subset") != "")
+	})
 }
 
 // savedMirrors are the mirror fields that were noted of a route; none when it has none, or none were noted.
@@ -71,17 +84,15 @@ func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
 		destination := child(toSubset(base, traffic.Canary.Subset), "destination")
 		mirrors = append(mirrors, object{"destination": destination, "percentage": object{"value": int64(traffic.Mirror.Percentage)}})
 	}
-	for _, field := range mirrorFields {
+	for _, field := range append([]string{"mirrors"}, mirrorFields...) {
 		delete(route, field)
 		if value, ok := saved[field]; ok && len(mirrors) == 0 {
 			route[field] = value
 		}
 	}
-	if len(mirrors) == 0 {
-		delete(route, "mirrors")
-		return
+	if len(mirrors) > 0 {
+		route["mirrors"] = mirrors
 	}
-	route["mirrors"] = mirrors
 }
 
 // splitMirrors gives the entries of `mirrors` that are not ours: those that were there before, and those to other hosts that came

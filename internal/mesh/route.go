@@ -43,7 +43,12 @@ func renderCreated(r *v1.Rollout, managed v1.ManagedVirtualService, found *unstr
 		if list := routesOf(out); indexOfRoute(list, createdRoute) < 0 {
 			specOf(out)["http"] = append(list, routesOf(createdVirtualService(r, managed.Name))...)
 		}
-		route.SavedMirror = "{}" // every mirror of a route that Sluice made is Sluice's
+		// Nothing is saved of a route that Sluice made: a single mirror of its own would not outlast a mirror step.
+		route.SavedMirror = "{}"
+		list := routesOf(out)
+		for _, field := range mirrorFields {
+			delete(asObject(list[indexOfRoute(list, createdRoute)]), field)
+		}
 	}
 	return renderRoutes(r, []v1.ManagedRoute{route}, out)
 }
