@@ -45,6 +45,8 @@ test: servers bin/race/operator $(TOOLS)/gotestsum go-tools ## Every test: unit,
 	@echo "== the product's and the tools' own tests"
 	@$(GOTESTSUM) --jsonfile bin/test/unit.json -- -race ./... || touch bin/test/failed
 	@cd tools && $(GOTESTSUM) --jsonfile ../bin/test/tools.json -- ./... || touch ../bin/test/failed
+	@echo "== what is rendered, against Istio's own validation"
+	@cd sandbox/servers && $(GOTESTSUM) --jsonfile ../../bin/test/servers.json -- -count=1 ./... || touch ../../bin/test/failed
 	@echo "== the sandbox's tests: real API server, end to end"
 	@cd sandbox && SLUICE_OPERATOR=$(CURDIR)/bin/race/operator \
 		$(GOTESTSUM) --jsonfile ../bin/test/sandbox.json -- -count=1 -p 1 -timeout 40m ./... || touch ../bin/test/failed
