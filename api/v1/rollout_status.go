@@ -41,6 +41,9 @@ type RolloutStatus struct {
 	// Runs counts the runs and returns that were begun.
 	// +optional
 	Runs int64 `json:"runs,omitempty"`
+	// Weight is the share that spec.version gets, 0 to 100.
+	// +optional
+	Weight *int32 `json:"weight,omitempty"`
 	// Run in flight.
 	// +optional
 	Run *Run `json:"run,omitempty"`

@@ -15,7 +15,7 @@ import (
 // +kubebuilder:printcolumn:name="Stable",type=string,JSONPath=`.status.stable`
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.spec.version`
 // +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.step.display`
-// +kubebuilder:printcolumn:name="Weight",type=integer,JSONPath=`.status.traffic.weight`
+// +kubebuilder:printcolumn:name="Weight",type=integer,JSONPath=`.status.weight`
 // +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.since`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Mode",type=string,priority=1,JSONPath=`.status.mode`

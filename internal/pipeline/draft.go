@@ -37,6 +37,7 @@ func newDraft(in Input) *draft {
 // finish turns the draft into a decision.
 func (d *draft) finish() Decision {
 	d.status.Mode = mode(d.status.Traffic)
+	d.status.Weight = shareOf(d.rollout.Spec.Version, d.status.Traffic)
 	d.refreshSince()
 	d.refreshSubsets()
 	d.trim()
@@ -84,6 +85,20 @@ func (d *draft) stall(p Problem) {
 
 func (d *draft) wait(reason, format string, args ...any) {
 	d.setPhase(v1.PhaseWaiting, reason, fmt.Sprintf(format, args...))
+}
+
+// shareOf is the part of the traffic that a version gets by weight, in percent; nil before anything is decided.
+func shareOf(version string, t *v1.Traffic) *int32 {
+	if t == nil {
+		return nil
+	}
+	share := int32(0)
+	if t.Canary != nil && t.Canary.Version == version {
+		share = t.Weight
+	} else if t.Stable.Version == version {
+		share = 100 - t.Weight
+	}
+	return &share
 }
 
 func (d *draft) refreshSince() {

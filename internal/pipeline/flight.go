@@ -263,7 +263,7 @@ func (d *draft) announceReturn(c cause, run *v1.Run, step *v1.StepStatus) {
 		d.setPhase(v1.PhaseRolledBack, c.reason, message)
 		d.event(true, c.reason, "%s; %s is rejected", message, run.To)
 	case c.reason == v1.ReasonReverted:
-		d.serve()
+		d.setPhase(v1.PhaseProgressing, c.reason, message)
 		d.event(false, c.reason, "%s", message)
 	default:
 		d.setPhase(v1.PhaseProgressing, c.reason, message+"; a new run follows")

@@ -49,9 +49,20 @@ func (d *draft) serve() {
 		d.stall(d.notFound(d.status.Stable))
 	case seen.Ready == 0:
 		d.setPhase(v1.PhaseProgressing, v1.ReasonAvailability, fmt.Sprintf("%s has no ready replica yet", d.status.Stable))
+	case d.in.Written == nil && d.rollout.Status.Phase != v1.PhaseHealthy:
+		d.awaitWrite(fmt.Sprintf("%s is to serve 100%% of %s: the mesh is being written", d.status.Stable, d.rollout.Spec.Host))
 	default:
 		d.setPhase(v1.PhaseHealthy, v1.ReasonServing, fmt.Sprintf("%s serves 100%% of %s", d.status.Stable, d.rollout.Spec.Host))
 	}
+}
+
+// awaitWrite is Progressing until the mesh is as status says. What is being told already, say a revert, goes on being told.
+func (d *draft) awaitWrite(message string) {
+	reason := v1.ReasonStarting
+	if d.status.Phase == v1.PhaseProgressing && d.status.Reason != v1.ReasonAvailability {
+		reason, message = d.status.Reason, d.status.Message
+	}
+	d.setPhase(v1.PhaseProgressing, reason, message)
 }
 
 func (d *draft) notFound(version string) Problem {
@@ -84,11 +95,9 @@ func (d *draft) leave() {
 		d.stall(*p)
 	case !seen.Found:
 		d.stall(d.notFound(version))
-	case d.in.Written == nil && d.status.Phase == v1.PhaseProgressing:
-		d.setPhase(v1.PhaseProgressing, d.status.Reason, d.status.Message)
 	case d.in.Written == nil:
 		// A run starts from a mesh that is as status says.
-		d.setPhase(v1.PhaseProgressing, v1.ReasonStarting, fmt.Sprintf("%s is asked for, the mesh is being brought to %s", version, d.status.Stable))
+		d.awaitWrite(fmt.Sprintf("%s is asked for, the mesh is being brought to %s", version, d.status.Stable))
 	default:
 		d.startRun(version)
 	}
@@ -192,8 +201,9 @@ func (d *draft) returnAtOnce(version string) {
 		Number: d.nextNumber(), From: left, To: version, Verdict: v1.ReasonReturned,
 		Revision: d.status.StableRevision, StartedAt: d.now(), FinishedAt: d.now(),
 	})
-	d.event(false, v1.ReasonReturned, "%s was proven before: returned from %s at once, 100%% on %s", version, left, version)
-	d.serve()
+	message := fmt.Sprintf("%s was proven before: returned from %s at once, 100%% on %s", version, left, version)
+	d.setPhase(v1.PhaseProgressing, v1.ReasonReturned, message)
+	d.event(false, v1.ReasonReturned, "%s", message)
 }
 
 // startRun fixes what the run's evidence is about and which objects it drives.

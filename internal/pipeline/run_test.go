@@ -97,7 +97,7 @@ func TestWaysBackWithoutRejection(t *testing.T) {
 		"revert": {
 			do:     func(w *world) { w.ask("v1") },
 			reason: v1.ReasonReverted,
-			then:   func(w *world) { w.want(v1.PhaseHealthy, v1.ReasonServing, "v1", 0).wantNoRun() },
+			then:   func(w *world) { w.settle().want(v1.PhaseHealthy, v1.ReasonServing, "v1", 0).wantNoRun() },
 		},
 		"third version": {
 			do:     func(w *world) { w.ask("v2") },
@@ -352,4 +352,35 @@ func TestConditionsFollowThePhase(t *testing.T) {
 	if w.status().Phase != v1.PhaseDetached || w.status().Revision != "abc" {
 		t.Errorf("phase %s revision %s", w.status().Phase, w.status().Revision)
 	}
+}
+
+// TestReadyOnlyOnceTheMeshSaysSo: after a way back, and at the very first, Ready waits for the write.
+func TestReadyOnlyOnceTheMeshSaysSo(t *testing.T) {
+	w := newWorld(t, weight("half", 50, 30))
+	w.meshOff = true
+	w.settle().want(v1.PhaseProgressing, v1.ReasonStarting, "v1", 0)
+	w.meshOff = false
+	w.settle().want(v1.PhaseHealthy, v1.ReasonServing, "v1", 0).ask("v3").untilStep("half")
+	w.meshOff = true
+	w.ask("v1").settle().want(v1.PhaseProgressing, v1.ReasonReverted, "v1", 0)
+	w.meshOff = false
+	w.settle().want(v1.PhaseHealthy, v1.ReasonServing, "v1", 0)
+}
+
+func TestWeightIsTheShareOfTheAskedForVersion(t *testing.T) {
+	w := newWorld(t, weight("half", 50, 30)).settle()
+	check := func(want int32) {
+		t.Helper()
+		if got := w.status().Weight; got == nil || *got != want {
+			t.Errorf("weight %v at %s, want %d", got, w.status().Phase, want)
+		}
+	}
+	check(100)
+	w.ask("v3").untilStep("half")
+	check(50)
+	w.untilPhase(v1.PhaseHealthy)
+	check(100)
+	w.verdict = func(string, time.Time) Sample { return Sample{Verdict: Fail, Value: "9%"} }
+	w.ask("v2").untilPhase(v1.PhaseRolledBack)
+	check(0)
 }
