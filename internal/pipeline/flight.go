@@ -11,7 +11,7 @@ import (
 
 // inFlight decides while a run is under way. First what takes traffic back, then what holds the run, last what moves it on.
 func (d *draft) inFlight() {
-	d.dropFaultCarrier()
+	d.dropLeftovers()
 	plan := resolvePlan(d.rollout)
 	d.noteEdits()
 	if c := d.goingBack(plan); c != nil {

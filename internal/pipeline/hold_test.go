@@ -373,3 +373,17 @@ func TestUnreleased(t *testing.T) {
 		t.Errorf("conditions %v after a gated run", c)
 	}
 }
+
+func TestSavedMirrorsAreForgottenOnceTheyAreBack(t *testing.T) {
+	w := reviews(t)
+	w.in.Mesh.VirtualServices = []v1.ManagedVirtualService{{Name: "routes", Routes: []v1.ManagedRoute{{Key: "primary", Subset: "v1"}}}}
+	w.ask("v3").untilStep("shadow")
+	saved := func() *string { return &w.in.Rollout.Status.VirtualServices[0].Routes[0].SavedMirror }
+	*saved() = "{}"
+	if w.pass(10 * time.Second); *saved() != "{}" {
+		t.Error("forgotten while the mirror stands")
+	}
+	if w.untilStep("ratings-slow").settle(); *saved() != "" {
+		t.Errorf("still saved: %s", *saved())
+	}
+}

@@ -18,7 +18,7 @@ const (
 
 // idle decides while no run is in flight: healthy, rejected, or the start of a run.
 func (d *draft) idle() {
-	d.dropFaultCarrier()
+	d.dropLeftovers()
 	version := d.rollout.Spec.Version
 	d.noteRelease()
 	if version == d.status.Stable {
@@ -230,9 +230,21 @@ func (d *draft) nextNumber() int64 {
 	return d.status.Runs
 }
 
-// dropFaultCarrier forgets the VirtualService that carried a fault, once the mesh is known to be without it.
-func (d *draft) dropFaultCarrier() {
-	if d.in.Written != nil && d.status.Traffic != nil && d.status.Traffic.Fault == nil {
+// dropLeftovers forgets the VirtualService that carried a fault, and the mirrors that were saved, once the mesh is known to be
+// without the fault and without our mirror.
+func (d *draft) dropLeftovers() {
+	if d.in.Written == nil || d.status.Traffic == nil {
+		return
+	}
+	if d.status.Traffic.Fault == nil {
 		d.status.FaultVirtualService = nil
+	}
+	if d.status.Traffic.Mirror != nil {
+		return
+	}
+	for i := range d.status.VirtualServices {
+		for j := range d.status.VirtualServices[i].Routes {
+			d.status.VirtualServices[i].Routes[j].SavedMirror = ""
+		}
 	}
 }
