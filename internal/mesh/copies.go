@@ -120,17 +120,14 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 	switch {
 	case !wanted && (managed.Created || found == nil):
 		return nil, nil
-	case wanted && found == nil && managed.Created:
-		found = createdFaultCarrier(r, managed.Name)
+	case wanted && managed.Created:
+		found = completeFaultCarrier(r, managed.Name, found)
 	case found == nil:
 		return nil, &Problem{v1.ReasonVirtualServiceNotFound, fmt.Sprintf(
 			"VirtualService %s, which carries the fault on %s, is gone: bring it back", managed.Name, fault.Host)}
 	}
 	out := found.DeepCopy()
 	list := withoutCopies(routesOf(out), r.Name)
-	if wanted && managed.Created && indexOfRoute(list, createdRoute) < 0 {
-		list = append(list, routesOf(createdFaultCarrier(r, managed.Name))...)
-	}
 	if wanted {
 		var problem *Problem
 		if list, problem = insertFaults(r, out.GetName(), list); problem != nil {
@@ -139,6 +136,21 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 	}
 	setRoutes(out, list)
 	return out, nil
+}
+
+// completeFaultCarrier makes the VirtualService for a fault, or its route where only that is gone.
+func completeFaultCarrier(r *v1.Rollout, name string, found *unstructured.Unstructured) *unstructured.Unstructured {
+	carrier := r.DeepCopy()
+	carrier.Spec.Host, carrier.Spec.Port = r.Status.Traffic.Fault.Host, nil
+	made := createdVirtualService(carrier, name)
+	if found == nil {
+		return made
+	}
+	found = found.DeepCopy()
+	if list := routesOf(found); indexOfRoute(list, createdRoute) < 0 {
+		specOf(found)["http"] = append(list, routesOf(made)...)
+	}
+	return found
 }
 
 func insertFaults(r *v1.Rollout, name string, list []any) ([]any, *Problem) {
@@ -228,10 +240,4 @@ func madeForFault(vs *unstructured.Unstructured, host, namespace string) string 
 func carriesMesh(vs *unstructured.Unstructured) bool {
 	gateways, given, err := unstructured.NestedStringSlice(vs.Object, "spec", "gateways")
 	return err == nil && (!given || len(gateways) == 0 || slices.Contains(gateways, meshGateway))
-}
-
-func createdFaultCarrier(r *v1.Rollout, name string) *unstructured.Unstructured {
-	carrier := r.DeepCopy()
-	carrier.Spec.Host, carrier.Spec.Port = r.Status.Traffic.Fault.Host, nil
-	return createdVirtualService(carrier, name)
 }

@@ -111,12 +111,14 @@ func TestVirtualService(t *testing.T) {
 		},
 		"a mirror beside another": {
 			"CANARY weight: 0, mirror: {percentage: 30}", `{name: primary, mirrors: [{destination: {host: audit}, percentage: {value: 5}}], route: [{destination: {host: reviews}}]}`,
-			primary, []string{"primary -> reviews/v1 100, reviews/v3 0 mirrors audit/ 5 mirrors reviews/v3 30"},
+			primary,
+			[]string{"primary -> reviews/v1 100, reviews/v3 0 mirrors audit/ 5 mirrors reviews/v3 30"},
 		},
 		"made again whole": {"CANARY weight: 0, mirror: {percentage: 30}", "", made, []string{"primary -> reviews/v1 100, reviews/v3 0 mirrors reviews/v3 30"}},
 		"made: nothing lasts of a mirror": {
 			"weight: 0", `{name: mine, route: []}, {name: primary, mirrors: [{destination: {host: reviews, subset: v3}}], route: []}`,
-			made, []string{"mine -> ", "primary -> reviews/v1"},
+			made,
+			[]string{"mine -> ", "primary -> reviews/v1"},
 		},
 		"made: the route that is gone comes back": {"CANARY weight: 5", `{name: mine, route: []}`, made, []string{"mine -> ", "primary -> reviews/v1 95, reviews/v3 5"}},
 	} {
