@@ -262,6 +262,8 @@ func (c *apiClient) Delete(_ context.Context, obj client.Object, opts ...client.
 func (c *apiClient) write(key objectKey, obj client.Object, do func(actor string) (*unstructured.Unstructured, error)) error {
 	p, w := c.process, c.process.world
 	p.await(key)
+	p.serial.Lock()
+	defer p.serial.Unlock()
 	if key.namespace != w.namespace {
 		w.violated(17, "write of %s in namespace %q", key, key.namespace)
 	}

@@ -35,6 +35,8 @@ type process struct {
 	disturbed bool
 	mu        sync.Mutex
 	waiting   []waitingWrite
+	// serial is never contended; it tells the race detector what the turns order.
+	serial sync.Mutex
 }
 
 func newProcess(w *world) *process {
