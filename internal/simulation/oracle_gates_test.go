@@ -113,20 +113,10 @@ func (o *oracle) checkAdvance(r *v1.Rollout) {
 	if available, _, _ := o.seen(r.Status.Run.To); !available {
 		w.violated(5, "step %s ended while %s is not available", step.Display, r.Status.Run.To)
 	}
-	since := o.carriedSince(r.Status.Traffic)
+	since := o.clockStart(r)
 	if since.IsZero() {
 		w.violated(6, "step %s ended and the mesh is not as it says", step.Display)
 		return
-	}
-	if since.Before(w.process.started) && step.Applied != nil && step.Applied.Time.Before(since) {
-		// The process that repaired the mesh was killed before it could commit so; nobody can know it.
-		w.sometimes["repaired and killed before that was committed"]++
-		since = step.Applied.Time
-	}
-	for _, at := range []time.Time{o.stepBegan, o.editedAt()} {
-		if at.After(since) {
-			since = at
-		}
 	}
 	stage := stagesOf(r)[step.Index]
 	if stage.name != step.Name || stage.weight != r.Status.Traffic.Weight {
@@ -140,12 +130,29 @@ func (o *oracle) checkAdvance(r *v1.Rollout) {
 			w.violated(6, "step %s ended and gate %s %s (applied %s ago)", step.Display, gate.name, why, o.decidedAt.Sub(since))
 		}
 	}
-	if stage.probe {
-		known := w.process.analyst.watches[rolloutRef]
-		if known == nil || known.probe == nil || !known.probe.Finished {
-			w.violated(6, "step %s ended and its probe has not passed", step.Display)
+	if known := w.process.analyst.watches[rolloutRef]; stage.probe && (known == nil || known.probe == nil || !known.probe.Finished) {
+		w.violated(6, "step %s ended and its probe has not passed", step.Display)
+	}
+}
+
+// clockStart is the earliest time from which the step's hold and windows may count; zero while the mesh is not as it says.
+func (o *oracle) clockStart(r *v1.Rollout) time.Time {
+	w, applied := o.world, r.Status.Step.Applied
+	since := o.carriedSince(r.Status.Traffic)
+	if since.IsZero() {
+		return since
+	}
+	if since.Before(w.process.started) && applied != nil && applied.Time.Before(since) {
+		// The process that repaired the mesh was killed before it could commit so; nobody can know it.
+		w.sometimes["repaired and killed before that was committed"]++
+		since = applied.Time
+	}
+	for _, at := range []time.Time{o.stepBegan, o.editedAt()} {
+		if at.After(since) {
+			since = at
 		}
 	}
+	return since
 }
 
 // missing says which evidence a gate lacks at the decision; empty: none.

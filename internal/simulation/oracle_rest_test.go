@@ -23,26 +23,8 @@ func (o *oracle) atRest() {
 		w.violated(15, "at rest %s/%s (%s), stable %s, asked for %s: "+format,
 			append([]any{s.Phase, s.Reason, s.Message, s.Stable, r.Spec.Version}, args...)...)
 	}
-	switch {
-	case r.DeletionTimestamp != nil:
-		failed("it is still being deleted")
-	case s.Phase == v1.PhaseHealthy:
-		if s.Stable != r.Spec.Version || s.Run != nil {
-			failed("healthy on the wrong version")
-		}
-	case s.Phase == v1.PhaseRolledBack:
-		if s.Rejected == nil || s.Rejected.Version != r.Spec.Version || s.Run != nil {
-			failed("rolled back without a rejection")
-		}
-		if _, _, image := o.seen(r.Spec.Version); !o.rejectedAs(r.Spec.Version, image) {
-			failed("%s is not what was rejected", image)
-		}
-	case s.Phase == v1.PhaseWaiting && s.Reason == v1.ReasonSuspended && r.Spec.Suspend:
-		w.sometimes["ended Suspended"]++
-	case s.Phase == v1.PhaseStalled && s.Reason == v1.ReasonSubsetInUse && len(s.Traffic.Stable.Labels) > 1:
-		// People relabelled a version while it served, and took the edit back after another one was promoted with it.
-	default:
-		failed("nothing justifies that")
+	if why := o.unjustified(r); why != "" {
+		failed("%s", why)
 	}
 	if s.ObservedGeneration != r.Generation {
 		failed("generation %d was not observed", r.Generation)
@@ -50,6 +32,34 @@ func (o *oracle) atRest() {
 	if s.Run == nil && s.Reason != v1.ReasonSubsetInUse {
 		o.clean(r)
 	}
+}
+
+// unjustified says what is wrong with the phase in which the Rollout rests; empty: nothing.
+func (o *oracle) unjustified(r *v1.Rollout) string {
+	s := &r.Status
+	if r.DeletionTimestamp != nil {
+		return "it is still being deleted"
+	}
+	switch s.Phase {
+	case v1.PhaseHealthy:
+		if s.Stable != r.Spec.Version || s.Run != nil {
+			return "healthy on the wrong version"
+		}
+		return ""
+	case v1.PhaseRolledBack:
+		_, _, image := o.seen(r.Spec.Version)
+		if s.Rejected == nil || s.Rejected.Version != r.Spec.Version || s.Run != nil || !o.rejectedAs(r.Spec.Version, image) {
+			return image + " is not what was rejected"
+		}
+		return ""
+	}
+	suspended := s.Phase == v1.PhaseWaiting && s.Reason == v1.ReasonSuspended && r.Spec.Suspend
+	// People relabelled a version while it served, and took the edit back after it had been promoted with it.
+	relabelled := s.Phase == v1.PhaseStalled && s.Reason == v1.ReasonSubsetInUse && len(s.Traffic.Stable.Labels) > 1
+	if !suspended && !relabelled {
+		return "nothing justifies that"
+	}
+	return ""
 }
 
 func (o *oracle) rejectedAs(version, image string) bool {

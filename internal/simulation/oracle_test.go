@@ -23,7 +23,6 @@ type oracle struct {
 	// proofs are the images with which versions were proven.
 	proofs     map[string]string
 	rejections []rejection
-	statuses   int
 }
 
 // passNotes are about the reconcile that runs.
@@ -114,24 +113,32 @@ func (o *oracle) passEnds(key types.NamespacedName, err error) {
 	if r == nil || detached(r) {
 		return
 	}
-	if o.pass.backTo != nil && r.Status.Traffic.Canary == nil {
-		vs := w.mainVirtualService()
-		if vs != nil && !carries(vs, r.Status.Traffic) && !carries(vs, o.pass.backTo) && managedRoutes(vs) > 0 && !o.unknown(vs, o.pass.backTo.Stable.Subset) {
-			w.violated(9, "the reconcile that rolled back ended with %s", describeVirtualService(vs))
-		}
-		if left := w.faultCarriers(w.now); len(left) > 0 {
-			w.violated(9, "the reconcile that rolled back left a fault on %s", left[0].GetName())
-		}
-	}
+	o.checkRollback(r)
 	fault := r.Status.Traffic != nil && r.Status.Traffic.Fault != nil
 	clean := w.sometimes["conflict"] == o.pass.conflicting && o.visible(kindVirtualService) >= o.pass.began
 	if clean && !fault && w.store.rv == o.pass.began && len(w.faultCarriers(w.now)) > 0 {
 		w.violated(16, "a reconcile found nothing to do and left a fault that status does not have")
 	}
-	if gate := o.pass.mustGoBack; gate != "" && clean && r.Status.Run != nil && r.Status.Step != nil && r.Status.Reason != v1.ReasonStableUnavailable {
+	if gate := o.pass.mustGoBack; gate != "" && clean && r.Status.Step != nil && r.Status.Reason != v1.ReasonStableUnavailable {
 		if again := o.failingGate(); again == gate {
 			w.violated(9, "gate %s failed and the run goes on: %s/%s", gate, r.Status.Phase, r.Status.Reason)
 		}
+	}
+}
+
+// checkRollback: the reconcile that commits a rollback has written it when it ends.
+func (o *oracle) checkRollback(r *v1.Rollout) {
+	w, back := o.world, o.pass.backTo
+	if back == nil || r.Status.Traffic.Canary != nil {
+		return
+	}
+	vs := w.mainVirtualService()
+	written := vs == nil || managedRoutes(vs) == 0 || carries(vs, r.Status.Traffic) || carries(vs, back)
+	if !written && !o.unknown(vs, back.Stable.Subset) {
+		w.violated(9, "the reconcile that rolled back ended with %s", describeVirtualService(vs))
+	}
+	if left := w.faultCarriers(w.now); len(left) > 0 {
+		w.violated(9, "the reconcile that rolled back left a fault on %s", left[0].GetName())
 	}
 }
 
@@ -197,7 +204,6 @@ func (o *oracle) onStatus(before, after *v1.Rollout) {
 		w.violated(12, "status has %d bytes, %v", len(raw), err)
 	}
 	a, b := &before.Status, &after.Status
-	o.statuses++
 	o.checkSteps(before, after)
 	o.checkExposure(a, b)
 	o.noteRejection(a, b)
