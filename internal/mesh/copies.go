@@ -199,7 +199,9 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 	s := surveyor{rollout: other, host: HostKey(host, r.Namespace)}
 	name := faultCarrierName(r.Name, host, r.Namespace)
 	var found []string
+	made := false
 	for _, vs := range byName(virtualServices) {
+		made = made || (vs.GetName() == name && isOurs(vs))
 		routes := slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, s.host, r.Namespace) })
 		if s.claims(vs) || (routes && carriesMesh(vs)) {
 			found = append(found, vs.GetName())
@@ -212,10 +214,20 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 	case len(found) == 0:
 		return v1.ManagedVirtualService{Name: name, Created: true}, nil
 	case len(found) == 1:
-		return v1.ManagedVirtualService{Name: found[0], Created: found[0] == name}, nil
+		return v1.ManagedVirtualService{Name: found[0], Created: found[0] == name && made}, nil
 	}
 	return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, fmt.Sprintf(
 		"VirtualServices %v all concern fault host %s: keep one", found, host)}
+}
+
+// isOurs tells whether Sluice made an object: one that people gave the same name is not deleted.
+func isOurs(u *unstructured.Unstructured) bool {
+	for key, value := range managedBy {
+		if u.GetLabels()[key] != value {
+			return false
+		}
+	}
+	return true
 }
 
 // faultCarrierName is the same however the host of a Service is spelled.

@@ -148,7 +148,8 @@ spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews
 }
 
 func TestSurveyFault(t *testing.T) {
-	made := strings.ReplaceAll(ratings, "name: ratings", "name: reviews-fault-ratings")
+	named := strings.ReplaceAll(ratings, "name: ratings", "name: reviews-fault-ratings")
+	made := strings.ReplaceAll(named, "name: reviews-fault-ratings", "labels: {app.kubernetes.io/managed-by: sluice}, name: reviews-fault-ratings")
 	for name, tc := range map[string]struct {
 		host, services string
 		want           v1.ManagedVirtualService
@@ -159,6 +160,7 @@ func TestSurveyFault(t *testing.T) {
 		"no Service":          {host: "api.io", want: v1.ManagedVirtualService{Name: SubsetName("reviews-fault-api.io"), Created: true}},
 		"adopted":             {host: "ratings", services: ratings, want: v1.ManagedVirtualService{Name: "ratings"}},
 		"made before":         {host: "ratings", services: made, want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
+		"a person's":          {host: "ratings", services: named, want: v1.ManagedVirtualService{Name: "reviews-fault-ratings"}},
 		"behind a gateway":    {host: "ratings", services: strings.ReplaceAll(ratings, "hosts: [ratings]", "gateways: [gw], hosts: [a.io]"), want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
 		"two of them":         {host: "ratings", services: ratings + "\n---\n" + made, problem: "[ratings reviews-fault-ratings] all concern fault host ratings"},
 		"the name is taken":   {host: "ratings", services: strings.ReplaceAll(plainReviews, "name: reviews", "name: reviews-fault-ratings"), problem: "reviews-fault-ratings, which would carry the fault on ratings, is there already"},
