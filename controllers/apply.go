@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"sluice.dev/sluice/internal/pipeline"
 )
@@ -105,7 +106,8 @@ func (c *convergence) write(ctx context.Context, change change) error {
 func (c *convergence) note(change change, err error) error {
 	c.Metrics.wrote(change.kind.Kind, err)
 	if change.carries {
-		c.notes.touched = true
+		// Clocks count from the last write: an earlier one's time is not that of one whose answer was lost.
+		c.notes.touched, c.notes.acked = true, time.Time{}
 	}
 	if err != nil {
 		return err
