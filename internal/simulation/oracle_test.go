@@ -20,6 +20,8 @@ type oracle struct {
 	pass      passNotes
 	// stepBegan is when the current step was decided.
 	stepBegan time.Time
+	// runImage is the image of the canary when its first step began.
+	runImage string
 	// proofs are the images with which versions were proven.
 	proofs     map[string]string
 	rejections []rejection
@@ -115,7 +117,8 @@ func (o *oracle) passEnds(key types.NamespacedName, err error) {
 	}
 	o.checkRollback(r)
 	fault := r.Status.Traffic != nil && r.Status.Traffic.Fault != nil
-	clean := w.sometimes["conflict"] == o.pass.conflicting && o.visible(kindVirtualService) >= o.pass.began
+	cached := w.rolloutAt(rolloutKey, o.visible(kindRollout))
+	clean := cached != nil && cached.ResourceVersion == r.ResourceVersion && w.sometimes["conflict"] == o.pass.conflicting && o.visible(kindVirtualService) >= o.pass.began
 	if clean && !fault && w.store.rv == o.pass.began && len(w.faultCarriers(w.now)) > 0 {
 		w.violated(16, "a reconcile found nothing to do and left a fault that status does not have")
 	}
@@ -137,7 +140,7 @@ func (o *oracle) checkRollback(r *v1.Rollout) {
 	if !written && !o.unknown(vs, back.Stable.Subset) {
 		w.violated(9, "the reconcile that rolled back ended with %s", describeVirtualService(vs))
 	}
-	if left := w.faultCarriers(w.now); len(left) > 0 {
+	if left := w.faultCarriers(o.visibleOf); len(left) > 0 && len(w.faultCarriers(w.now)) > 0 {
 		w.violated(9, "the reconcile that rolled back left a fault on %s", left[0].GetName())
 	}
 }
@@ -233,6 +236,7 @@ func (o *oracle) checkSteps(before, after *v1.Rollout) {
 			o.world.violated(7, "run %d begins at step %s", b.Run.Number, b.Step.Display)
 		}
 		o.stepBegan = o.decidedAt
+		_, _, o.runImage = o.seen(b.Run.To)
 		o.checkStart(before, after, same)
 		o.world.sometimes["run began"]++
 	case same && a.Step != nil && b.Step != nil && b.Step.Index != a.Step.Index:
@@ -316,6 +320,9 @@ func (o *oracle) noteRejection(a, b *v1.RolloutStatus) {
 		return
 	}
 	_, _, image := o.seen(b.Rejected.Version)
+	if a.Step != nil {
+		image = o.runImage // what was tried, even when its workload is gone by now
+	}
 	o.rejections = append(o.rejections, rejection{b.Rejected.Version, image, o.world.store.rv})
 	o.world.sometimes["rejected: "+b.Rejected.Reason]++
 }
