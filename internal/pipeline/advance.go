@@ -15,7 +15,7 @@ import (
 func (d *draft) awaitCanary() {
 	run := d.status.Run
 	canary := d.in.Versions[run.To]
-	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.overlap(run.To), d.planProblem()); {
+	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.in.Mesh.SurveyProblem, d.overlap(run.To), d.planProblem()); {
 	case p != nil:
 		d.stall(*p)
 	case d.rollout.Spec.Suspend:
@@ -37,25 +37,30 @@ func (d *draft) awaitCanary() {
 // beginStep commits a step: its traffic, its place in the plan, and a clock that starts when the mesh is written.
 func (d *draft) beginStep(plan []stage, index int, evidence string) {
 	stage := &plan[index]
-	display := fmt.Sprintf("%d/%d %s", index+1, len(plan), stage.name)
 	canary := d.target(d.status.Run.To)
 	d.status.Traffic = stage.traffic(d.status.Traffic.Stable, canary)
 	d.status.Run.Plan = planHashes(canary, plan)[:index+2]
-	d.status.Step = &v1.StepStatus{
-		Index: int32(index), Total: int32(len(plan)), Name: stage.name, Display: display, StartedAt: d.now(),
-	}
+	d.status.Step = &v1.StepStatus{Index: int32(index), StartedAt: d.now()}
+	d.nameStep(plan)
 	if f := stage.fault; f != nil && f.Host != "" {
 		carrier := d.in.Mesh.Faults[f.Host].VirtualService
 		d.status.FaultVirtualService = &carrier
 	}
 	d.in.Written, d.in.Samples, d.in.Probe = nil, nil, nil
 	d.watch = nil
-	message := fmt.Sprintf("step %s: %s", display, describe(d.status.Traffic))
+	message := fmt.Sprintf("step %s: %s", d.status.Step.Display, describe(d.status.Traffic))
 	if evidence != "" {
 		message += "; " + evidence
 	}
 	d.event(false, "StepStarted", "%s", message)
 	d.setStepPhase(stage, "the mesh is being written")
+}
+
+// nameStep writes the step's name and place as the plan has them now: later steps may have come or gone.
+func (d *draft) nameStep(plan []stage) {
+	step := d.status.Step
+	step.Name, step.Total = plan[step.Index].name, int32(len(plan))
+	step.Display = fmt.Sprintf("%d/%d %s", step.Index+1, step.Total, step.Name)
 }
 
 // describe says a traffic in words.
@@ -90,7 +95,8 @@ func (d *draft) noteApplied(stage *stage) {
 	if at.Before(&step.StartedAt) {
 		at = step.StartedAt
 	}
-	if step.Applied == nil || step.Interrupted || (w.Wrote && step.Applied.Before(&at)) {
+	// A probe's count is in this process only: another one, which found nothing to write, begins probe and hold afresh.
+	if moved := w.Wrote || stage.probe != nil; step.Applied == nil || step.Interrupted || (moved && step.Applied.Before(&at)) {
 		step.Applied, step.Interrupted = &at, false
 	}
 }
@@ -167,16 +173,16 @@ func (d *draft) testProblem() *Problem {
 
 // advance ends the step when everything allows it, else says what it waits for.
 func (d *draft) advance(plan []stage, stage *stage) {
+	next := int(d.status.Step.Index) + 1
+	if next < len(plan) && d.held(stage) == "" && d.blocked(&plan[next]) {
+		return
+	}
 	if waits := d.waitsFor(stage); waits != "" {
 		if blind := d.blindGates(stage); len(blind) > 0 {
 			d.wait(v1.ReasonNoEvidence, "%s", d.blindMessage(blind))
 			return
 		}
 		d.setStepPhase(stage, waits)
-		return
-	}
-	next := int(d.status.Step.Index) + 1
-	if next < len(plan) && d.faultBusy(&plan[next]) {
 		return
 	}
 	evidence := d.evidence(stage)
@@ -190,8 +196,18 @@ func (d *draft) advance(plan []stage, stage *stage) {
 	d.beginStep(plan, next, evidence)
 }
 
-// waitsFor names the first thing that keeps the step from ending, in words that do not change with each sample; empty: nothing.
-func (d *draft) waitsFor(stage *stage) string {
+// blocked stalls or waits when the next stage's fault can not be injected. It is asked before the gates, whose samples come and
+// go, so that the phase stays.
+func (d *draft) blocked(next *stage) bool {
+	if p := d.faultProblem(next); p != nil {
+		d.stall(*p)
+		return true
+	}
+	return d.faultBusy(next)
+}
+
+// held says that the stage's traffic is not in force or its hold not over; empty: neither.
+func (d *draft) held(stage *stage) string {
 	applied, ok := d.applied()
 	if !ok || d.in.Written == nil {
 		return "the mesh is being written"
@@ -200,30 +216,41 @@ func (d *draft) waitsFor(stage *stage) string {
 		d.wake(end)
 		return "holds until " + end.UTC().Format("15:04:05 MST")
 	}
+	return ""
+}
+
+// waitsFor names the first thing that keeps the step from ending, in words that do not change with each sample; empty: nothing.
+func (d *draft) waitsFor(stage *stage) string {
+	if held := d.held(stage); held != "" {
+		return held
+	}
 	if !d.in.Versions[d.status.Run.To].Available {
 		return fmt.Sprintf("waits for %s to be available", d.status.Run.To)
 	}
 	if p := d.in.Probe; stage.probe != nil && (p == nil || p.For != d.watchID() || !p.Finished) {
 		return "waits for its probe"
 	}
-	if open := d.openGates(stage); len(open) > 0 {
-		return "waits for gates " + strings.Join(open, ", ")
+	if !d.gatesPass(stage) {
+		names := make([]string, len(stage.gates))
+		for i := range stage.gates {
+			names[i] = stage.gates[i].Name
+		}
+		return "waits for gates " + strings.Join(names, ", ")
 	}
 	return ""
 }
 
-// openGates are those whose latest samples do not all pass.
-func (d *draft) openGates(stage *stage) []string {
-	var open []string
+// gatesPass tells whether the latest samples of every gate pass.
+func (d *draft) gatesPass(stage *stage) bool {
 	id := d.watchID()
 	for i := range stage.gates {
 		gate := &stage.gates[i]
 		known := d.in.Samples[gate.Name]
 		if known.For != id || !gate.passing(known.Samples, d.in.Now, d.in.Settle) {
-			open = append(open, gate.Name)
+			return false
 		}
 	}
-	return open
+	return true
 }
 
 // blindGates are the gates that lack evidence although the deadline has passed since the step could have ended.
@@ -248,6 +275,7 @@ func (d *draft) blindGates(stage *stage) []GateWatch {
 		}
 		switch {
 		case samples.InvalidQuery != "" || gate.passing(samples.Samples, d.in.Now, d.in.Settle):
+		case gate.awaits(samples.Samples, d.in.Now, d.in.Settle):
 		case gate.blind(samples.Samples):
 			blind = append(blind, gate)
 		default:
@@ -269,9 +297,11 @@ func (d *draft) blindMessage(blind []GateWatch) string {
 	gate := blind[0]
 	why := "no sample was taken"
 	if s := d.in.Samples[gate.Name].Samples; len(s) > 0 {
-		switch last := s[len(s)-1]; {
-		case last.Verdict == Error:
-			why = last.Message
+		latest := s[max(0, len(s)-gate.Samples):]
+		broken := slices.IndexFunc(latest, func(s Sample) bool { return s.Verdict == Error })
+		switch {
+		case broken >= 0:
+			why = latest[broken].Message
 		case gate.Metric != "":
 			why = fmt.Sprintf("no data, or fewer than minRequests %d in %s", gate.MinRequests, gate.Window)
 		default:
@@ -301,14 +331,18 @@ func (d *draft) evidence(stage *stage) string {
 
 // faultBusy waits while another Rollout's fault stands where the stage's would.
 func (d *draft) faultBusy(stage *stage) bool {
-	if stage.fault == nil || stage.fault.Host == "" {
+	if stage.fault == nil {
 		return false
 	}
 	other := d.in.Mesh.Faults[stage.fault.Host].Busy
 	if other == "" {
 		return false
 	}
-	d.wait(v1.ReasonFaultBusy, "step %s waits: the fault of Rollout %s stands on %s", stage.name, other, stage.fault.Host)
+	host := stage.fault.Host
+	if host == "" {
+		host = d.rollout.Spec.Host
+	}
+	d.wait(v1.ReasonFaultBusy, "step %s waits: the fault of Rollout %s stands on %s", stage.name, other, host)
 	return true
 }
 
@@ -323,9 +357,7 @@ func (d *draft) promote(evidence string) {
 	d.status.Previous, d.status.Stable, d.status.StableRevision = run.From, run.To, run.Revision
 	d.status.Traffic = &v1.Traffic{Stable: *canary}
 	d.status.Canary, d.status.Run, d.status.Step, d.watch = "", nil, nil, nil
-	proofs := withdrawProof(d.status.Proven, run.To)
-	d.status.Proven = slices.Insert(proofs, 0, v1.Proof{Version: run.To, Revision: run.Revision, At: d.now()})
-	d.status.Proven = d.status.Proven[:min(len(d.status.Proven), historyLimit)]
+	d.prove(run)
 	d.setUnreleased(false)
 	message := fmt.Sprintf("%s serves 100%% of %s", run.To, d.rollout.Spec.Host)
 	if evidence != "" {
@@ -333,6 +365,19 @@ func (d *draft) promote(evidence string) {
 	}
 	d.event(false, v1.ReasonPromoted, "%s", message)
 	d.serve()
+}
+
+// prove records that the run's version is proven, and that the version before it served until now: rollbackWindow counts from there.
+func (d *draft) prove(run *v1.Run) {
+	fresh := []v1.Proof{{Version: run.To, Revision: run.Revision, At: d.now()}}
+	for _, p := range d.status.Proven {
+		if p.Version == run.From {
+			p.At = d.now()
+			fresh = append(fresh, p)
+		}
+	}
+	older := withdrawProof(withdrawProof(d.status.Proven, run.To), run.From)
+	d.status.Proven = append(fresh, older[:min(len(older), historyLimit-len(fresh))]...)
 }
 
 func microTime(t time.Time) metav1.MicroTime {

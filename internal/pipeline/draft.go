@@ -177,16 +177,38 @@ func (d *draft) neededVersions() []string {
 	return versions
 }
 
-// trim keeps the status within its size: old runs go first, then the steps' records of older runs.
+// trim keeps the status within its size: old runs go first, then what the gates of the oldest steps measured, then the rest.
 func (d *draft) trim() {
 	h := d.status.History
 	d.status.History = h[:min(len(h), historyLimit)]
-	for len(d.status.History) > 1 && len(canonicalJSON(d.status)) > statusLimit {
-		d.status.History = d.status.History[:len(d.status.History)-1]
+	for len(canonicalJSON(d.status)) > statusLimit && d.dropOldest() {
 	}
-	if len(d.status.History) == 1 && len(canonicalJSON(d.status)) > statusLimit {
-		d.status.History = nil
+}
+
+// dropOldest drops the least useful record; false when none is left.
+func (d *draft) dropOldest() bool {
+	if h := d.status.History; len(h) > 1 {
+		d.status.History = h[:len(h)-1]
+		return true
 	}
+	var steps [][]v1.StepRecord
+	if d.status.Run != nil {
+		steps = append(steps, d.status.Run.Steps)
+	}
+	if len(d.status.History) > 0 {
+		steps = append(steps, d.status.History[0].Steps)
+	}
+	for _, list := range steps {
+		for i := range list {
+			if list[i].Gates != nil {
+				list[i].Gates = nil
+				return true
+			}
+		}
+	}
+	dropped := d.status.History != nil
+	d.status.History = nil
+	return dropped
 }
 
 // setUnreleased keeps the condition only while it is true.

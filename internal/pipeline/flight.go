@@ -23,9 +23,10 @@ func (d *draft) inFlight() {
 		return
 	}
 	stage := d.currentStage(plan)
+	d.nameStep(plan)
 	d.noteApplied(stage)
 	d.watch = d.makeWatch(stage)
-	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.subsetInUse(d.status.Stable), d.testProblem()); {
+	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.in.Mesh.SurveyProblem, d.subsetInUse(d.status.Stable), d.testProblem()); {
 	case p != nil:
 		d.stall(*p)
 	case d.rollout.Spec.Suspend:

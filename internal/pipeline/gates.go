@@ -168,10 +168,30 @@ func (w *GateWatch) passing(samples []Sample, now time.Time, settle time.Duratio
 	return true
 }
 
+// latest are the newest known samples, as many as must pass.
+func (w *GateWatch) latest(samples []Sample) []Sample {
+	return samples[max(0, len(samples)-w.Samples):]
+}
+
+// awaits tells whether the gate only waits for a sample that is under way: what is known of the latest ones passes, and not more
+// than the newest one is missing.
+func (w *GateWatch) awaits(samples []Sample, now time.Time, settle time.Duration) bool {
+	due, any := w.latestDue(now, settle)
+	if !any {
+		return true
+	}
+	latest := w.latest(samples)
+	known := w.First.Add(-w.Interval)
+	if len(latest) > 0 {
+		known = latest[len(latest)-1].Time
+	}
+	passed := !slices.ContainsFunc(latest, func(s Sample) bool { return s.Verdict != Pass })
+	return passed && due.Sub(known) <= w.Interval
+}
+
 // blind tells whether it is missing evidence alone that keeps the gate from passing: no sample of the latest ones failed.
 func (w *GateWatch) blind(samples []Sample) bool {
-	last := samples[max(0, len(samples)-w.Samples):]
-	return !slices.ContainsFunc(last, func(s Sample) bool { return w.counted(s) == Fail })
+	return !slices.ContainsFunc(w.latest(samples), func(s Sample) bool { return w.counted(s) == Fail })
 }
 
 // limit is the gate's limit as people write it, after a value: "> 1%".

@@ -22,6 +22,7 @@ func TestDiscovery(t *testing.T) {
 		mesh    Mesh
 		initial string
 		serving []string
+		unready bool
 		gone    string
 		want    string // a version, or a reason
 	}{
@@ -35,6 +36,7 @@ func TestDiscovery(t *testing.T) {
 		"one version has endpoints":          {serving: []string{"v2"}, want: "v2"},
 		"routes without subset, one version": {mesh: Mesh{VirtualServices: routes("")}, serving: []string{"v2"}, want: "v2"},
 		"several versions have endpoints":    {serving: []string{"v1", "v3"}, want: v1.ReasonInitialVersionUnknown},
+		"endpoints, none of them ready":      {unready: true, want: v1.ReasonInitialVersionUnknown},
 		"nothing serves yet":                 {want: "v3"},
 		"routes but no endpoints":            {mesh: Mesh{VirtualServices: routes("")}, want: v1.ReasonInitialVersionUnknown},
 		"split routes":                       {mesh: Mesh{VirtualServices: routes("v1"), SplitRoutes: true}, serving: []string{"v1"}, want: v1.ReasonInitialVersionUnknown},
@@ -43,7 +45,7 @@ func TestDiscovery(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, weight("half", 50, 0))
-			w.in.Mesh, w.in.Serving = test.mesh, test.serving
+			w.in.Mesh, w.in.Serving, w.in.Unready = test.mesh, test.serving, test.unready
 			if test.gone != "" {
 				w.see(test.gone, func(v *Version) { v.Available = false })
 			}
@@ -166,7 +168,11 @@ func TestStalls(t *testing.T) {
 			func(w *world) {
 				w.in.Mesh.Faults["ratings"] = FaultTarget{Problem: &Problem{Reason: v1.ReasonForeignHost}}
 			},
-			func(w *world) { w.in.Mesh.Faults["ratings"] = FaultTarget{} }, v1.ReasonForeignHost,
+			func(w *world) { w.in.Mesh.Faults["ratings"] = carrier }, v1.ReasonForeignHost,
+		},
+		"nothing carries the fault": {
+			func(w *world) { w.in.Mesh.Faults = nil },
+			func(w *world) { w.in.Mesh.Faults = map[string]FaultTarget{"ratings": carrier} }, v1.ReasonForeignHost,
 		},
 	}
 	for name, test := range tests {
@@ -354,12 +360,12 @@ func TestNoEvidence(t *testing.T) {
 
 func TestFaultBusy(t *testing.T) {
 	w := reviews(t)
-	w.in.Mesh.Faults["ratings"] = FaultTarget{Busy: "details"}
+	w.in.Mesh.Faults["ratings"] = FaultTarget{VirtualService: carrier.VirtualService, Busy: "details"}
 	w.ask("v3").untilPhase(v1.PhaseWaiting).want(v1.PhaseWaiting, v1.ReasonFaultBusy, "v1", 0)
 	if w.status().Traffic.Fault != nil {
 		t.Error("the fault stands although another Rollout's does")
 	}
-	w.in.Mesh.Faults["ratings"] = FaultTarget{VirtualService: v1.ManagedVirtualService{Name: "ratings"}}
+	w.in.Mesh.Faults["ratings"] = carrier
 	w.untilStep("ratings-slow")
 }
 

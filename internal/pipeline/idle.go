@@ -24,9 +24,12 @@ func (d *draft) idle() {
 	if version == d.status.Stable {
 		d.status.Rejected = nil
 	}
+	d.adoptAnew()
 	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.subsetInUse(d.status.Stable)); {
 	case p != nil:
 		d.stall(*p)
+	case version == d.status.Stable && d.in.Mesh.SurveyProblem != nil:
+		d.stall(*d.in.Mesh.SurveyProblem)
 	case version == d.status.Stable:
 		d.serve()
 	case d.rejected():
@@ -38,6 +41,19 @@ func (d *draft) idle() {
 		d.wait(v1.ReasonSuspended, "spec.suspend is set: %s stays on %s until it is cleared", d.rollout.Spec.Host, d.status.Stable)
 	default:
 		d.leave()
+	}
+}
+
+// adoptAnew fixes the managed set again when, outside a run, people renamed or rewrote a route that was driven.
+func (d *draft) adoptAnew() {
+	p := d.in.Mesh.WriteProblem
+	if p == nil || p.Reason != v1.ReasonRouteNotFound || d.in.Mesh.SurveyProblem != nil {
+		return
+	}
+	if before := d.status.VirtualServices; d.manage() == nil {
+		d.in.Mesh.WriteProblem = nil
+	} else {
+		d.status.VirtualServices = before
 	}
 }
 
@@ -119,13 +135,26 @@ func (d *draft) overlap(version string) *Problem {
 
 // planProblem is a fault step that can not stand: its host is not ours to write.
 func (d *draft) planProblem() *Problem {
-	for _, step := range d.rollout.Spec.Steps {
-		if step.Fault == nil || faultHost(d.rollout, step.Fault) == "" {
-			continue
+	plan := resolvePlan(d.rollout)
+	for i := range plan {
+		if p := d.faultProblem(&plan[i]); p != nil {
+			return p
 		}
-		if p := d.in.Mesh.Faults[step.Fault.Host].Problem; p != nil {
-			return &Problem{p.Reason, fmt.Sprintf("step %s: %s", step.Name, p.Message)}
-		}
+	}
+	return nil
+}
+
+// faultProblem is why the stage's fault can not be injected on its other host. A test without its fault would pass.
+func (d *draft) faultProblem(s *stage) *Problem {
+	if s.fault == nil || s.fault.Host == "" {
+		return nil
+	}
+	target := d.in.Mesh.Faults[s.fault.Host]
+	if p := target.Problem; p != nil {
+		return &Problem{p.Reason, fmt.Sprintf("step %s: %s", s.name, p.Message)}
+	}
+	if target.VirtualService.Name == "" {
+		return &Problem{v1.ReasonForeignHost, fmt.Sprintf("step %s: nothing can carry a fault on host %s: name a Service of this namespace", s.name, s.fault.Host)}
 	}
 	return nil
 }

@@ -13,8 +13,7 @@ func Next(in Input) Decision {
 	d := newDraft(in)
 	switch {
 	case in.Rollout.Annotations[v1.ReconcileAnnotation] == v1.ReconcileDisabled:
-		d.setPhase(v1.PhaseDetached, v1.ReasonDetached,
-			fmt.Sprintf("annotation %s is %q: the mesh is not written until it is removed", v1.ReconcileAnnotation, v1.ReconcileDisabled))
+		d.detach()
 	case d.status.Stable == "":
 		d.discover()
 	case d.status.Run == nil:
@@ -23,6 +22,15 @@ func Next(in Input) Decision {
 		d.inFlight()
 	}
 	return d.finish()
+}
+
+// detach leaves the mesh to a person. What happens meanwhile proves nothing, so the step's clock starts afresh afterwards.
+func (d *draft) detach() {
+	if step := d.status.Step; step != nil {
+		step.Interrupted = step.Applied != nil
+	}
+	d.setPhase(v1.PhaseDetached, v1.ReasonDetached,
+		fmt.Sprintf("annotation %s is %q: the mesh is not written until it is removed", v1.ReconcileAnnotation, v1.ReconcileDisabled))
 }
 
 // discover finds the version that serves, once, before any write to the mesh.
@@ -75,6 +83,8 @@ func (d *draft) discoverStable() (string, *Problem) {
 	case named || d.in.Mesh.SplitRoutes:
 	case len(serving) == 1:
 		return serving[0], nil
+	case d.in.Unready:
+		saw += " and there are endpoints, but none is ready now"
 	case len(serving) == 0 && len(d.in.Mesh.VirtualServices) == 0:
 		return spec.Version, nil
 	case len(serving) == 0:

@@ -24,6 +24,8 @@ type Input struct {
 	Versions map[string]Version
 	// Serving lists the versions that the ready endpoints of the Service belong to, sorted; used only to discover stable.
 	Serving []string
+	// Unready: the Service has endpoints but none of them is ready, so that it can't be told now which version serves.
+	Unready bool
 	// HostProblem tells that the host can not be driven at all (ForeignHost, HostConflict between Rollouts), or is nil.
 	HostProblem *Problem
 	Mesh        Mesh
@@ -78,7 +80,8 @@ type Mesh struct {
 	WriteProblem *Problem
 	// SplitRoutes is true when a route whose destinations are all this host has several of them; then stable can't be read from routes.
 	SplitRoutes bool
-	// Faults tells, for each fault.host of the spec's steps that is not the Rollout's own host, what would carry the fault.
+	// Faults tells, for each fault.host of the spec's steps that is not the Rollout's own host, what would carry the fault; and
+	// under "" whether another Rollout's fault stands on the own VirtualService.
 	Faults map[string]FaultTarget
 }
 

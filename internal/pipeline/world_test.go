@@ -236,6 +236,9 @@ func (w *world) wantNoRun() *world {
 	return w
 }
 
+// carrier is a VirtualService that can carry the fault on ratings.
+var carrier = FaultTarget{VirtualService: v1.ManagedVirtualService{Name: "ratings"}}
+
 func jason() v1.HTTPMatches {
 	return v1.HTTPMatches{{Headers: map[string]*istio.StringMatch{"end-user": {MatchType: &istio.StringMatch_Exact{Exact: "jason"}}}}}
 }
@@ -259,7 +262,7 @@ func weight(name string, w int32, hold int) v1.Step {
 // reviews is the customer's sentence: mirror, fault test, half, full.
 func reviews(t *testing.T) *world {
 	w := newWorld(t, shadow(), slowRatings(), weight("half", 50, 30), weight("full", 100, 30))
-	w.in.Mesh.Faults = map[string]FaultTarget{"ratings": {VirtualService: v1.ManagedVirtualService{Name: "ratings"}}}
+	w.in.Mesh.Faults = map[string]FaultTarget{"ratings": carrier}
 	w.probe = func(p *ProbeWatch, now time.Time) *ProbeResult {
 		return &ProbeResult{Total: 10, Succeeded: 10, Finished: !now.Before(p.End)}
 	}
