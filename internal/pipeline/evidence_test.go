@@ -109,29 +109,6 @@ func TestDetachedTimeProvesNothing(t *testing.T) {
 	}
 }
 
-// TestRouteRewrittenAtRestIsAdoptedAnew: outside runs a person may rename what is driven.
-func TestRouteRewrittenAtRestIsAdoptedAnew(t *testing.T) {
-	w := newWorld(t, weight("half", 50, 30))
-	routes := func(key string) []v1.ManagedVirtualService {
-		return []v1.ManagedVirtualService{{Name: "routes", Routes: []v1.ManagedRoute{{Key: key, Subset: "v1"}}}}
-	}
-	w.in.Mesh.VirtualServices = routes("old")
-	w.in.Mesh.Subsets = []v1.Subset{{Name: "v1", Labels: map[string]string{"version": "v1"}}}
-	w.settle()
-	gone := &Problem{Reason: v1.ReasonRouteNotFound, Message: "no route old any more"}
-	w.in.Mesh.VirtualServices, w.in.Mesh.WriteProblem = routes("new"), gone
-	w.decide()
-	w.want(v1.PhaseHealthy, v1.ReasonServing, "v1", 0)
-	if got := w.status().VirtualServices[0].Routes[0].Key; got != "new" {
-		t.Errorf("drives %s, want new", got)
-	}
-	w.in.Mesh.VirtualServices = []v1.ManagedVirtualService{{Name: "routes"}}
-	w.decide()
-	w.want(v1.PhaseStalled, v1.ReasonRouteNotFound, "v1", 0)
-	w.in.Mesh.WriteProblem = nil
-	w.ask("v3").settle().want(v1.PhaseStalled, v1.ReasonRouteNotFound, "v1", 0)
-}
-
 // TestSecondVirtualServiceIsToldOf at rest and in mid-run, and holds up no way back.
 func TestSecondVirtualServiceIsToldOf(t *testing.T) {
 	conflict := &Problem{Reason: v1.ReasonHostConflict, Message: "two VirtualServices"}

@@ -24,7 +24,6 @@ func (d *draft) idle() {
 	if version == d.status.Stable {
 		d.status.Rejected = nil
 	}
-	d.adoptAnew()
 	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.subsetInUse(d.status.Stable)); {
 	case p != nil:
 		d.stall(*p)
@@ -41,19 +40,6 @@ func (d *draft) idle() {
 		d.wait(v1.ReasonSuspended, "spec.suspend is set: %s stays on %s until it is cleared", d.rollout.Spec.Host, d.status.Stable)
 	default:
 		d.leave()
-	}
-}
-
-// adoptAnew fixes the managed set again when, outside a run, people renamed or rewrote a route that was driven.
-func (d *draft) adoptAnew() {
-	p := d.in.Mesh.WriteProblem
-	if p == nil || p.Reason != v1.ReasonRouteNotFound || d.in.Mesh.SurveyProblem != nil {
-		return
-	}
-	if before := d.status.VirtualServices; d.manage() == nil {
-		d.in.Mesh.WriteProblem = nil
-	} else {
-		d.status.VirtualServices = before
 	}
 }
 
