@@ -146,7 +146,7 @@ func problemsOf(tried []trial) error {
 	for i, t := range refused {
 		content = content && isContentProblem(t.problem)
 		if i < shownProblems {
-			texts = append(texts, fmt.Sprintf("%s: %s: %s", t.Where(), describe(t.Object), reasonOf(t.problem)))
+			texts = append(texts, fmt.Sprintf("%s: %s: %s", t.Where(), describe(t.Object), publicReason(t.Object, t.problem)))
 		}
 	}
 	if more := len(refused) - len(texts); more > 0 {
@@ -179,6 +179,15 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
+// publicReason is reasonOf without what a Secret holds: the API server quotes values that it can not read.
+func publicReason(object *unstructured.Unstructured, err error) string {
+	reason := reasonOf(err)
+	if object.GetKind() == "Secret" && strings.Contains(reason, "expected string") {
+		return "every value of a Secret's data and stringData must be a string: quote numbers and booleans"
+	}
+	return reason
+}
+
 // writeAll applies those that differ and that pick chooses, one by one, and waits until definitions work.
 func (a *Applier) writeAll(ctx context.Context, tried []trial, pick func(trial) bool, outcome *Outcome) error {
 	for _, t := range tried {
@@ -187,7 +196,7 @@ func (a *Applier) writeAll(ctx context.Context, tried []trial, pick func(trial) 
 		}
 		if t.differs {
 			if err := a.write(ctx, t); err != nil {
-				return fmt.Errorf("%s: %s: %s", t.Where(), describe(t.Object), reasonOf(err))
+				return fmt.Errorf("%s: %s: %s", t.Where(), describe(t.Object), publicReason(t.Object, err))
 			}
 			outcome.Changed = append(outcome.Changed, describe(t.Object))
 		}

@@ -191,7 +191,7 @@ func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembe
 	if err := Place(manifests, sync.Namespace, known.commit, r.scope); err != nil {
 		return Outcome{}, err
 	}
-	driven, err := r.driven(ctx, manifests)
+	driven, err := r.driven(ctx, sync.Namespace, manifests)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -217,8 +217,9 @@ func (r *Reconciler) scope(kind schema.GroupVersionKind) (namespaced, known bool
 	return mapping.Scope.Name() == meta.RESTScopeNameNamespace, true, nil
 }
 
-// driven lists what live Rollouts drive in the namespaces where the revision has routing.
-func (r *Reconciler) driven(ctx context.Context, manifests []Manifest) ([]Driven, error) {
+// driven lists what live Rollouts drive in the namespaces where the revision has routing. Those of other namespaces than the
+// GitSync's own are not named: its tenant may not know them.
+func (r *Reconciler) driven(ctx context.Context, own string, manifests []Manifest) ([]Driven, error) {
 	var all []Driven
 	listed := map[string]bool{}
 	for _, manifest := range manifests {
@@ -232,7 +233,12 @@ func (r *Reconciler) driven(ctx context.Context, manifests []Manifest) ([]Driven
 			return nil, fmt.Errorf("list Rollouts of %s: %w", namespace, err)
 		}
 		for i := range rollouts.Items {
-			all = append(all, DrivenBy(&rollouts.Items[i])...)
+			for _, d := range DrivenBy(&rollouts.Items[i]) {
+				if namespace != own {
+					d.Rollout = "of namespace " + namespace
+				}
+				all = append(all, d)
+			}
 		}
 	}
 	return all, nil

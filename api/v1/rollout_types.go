@@ -55,8 +55,8 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.version) != has(self.workloadRef)",message="version is needed: the version that should serve all traffic"
 // +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.useGates) || s.useGates.all(n, has(self.gates) ? self.gates.exists(g, g.name == n) : n == 'errors'))",message="useGates must name gates of spec.gates (without spec.gates there is one, named errors)"
-// +kubebuilder:validation:XValidation:rule="!has(self.gates) || !has(self.steps) || self.steps.all(s, !has(s.gates) || s.gates.all(g, !self.gates.exists(h, h.name == g.name)))",message="a gate of a step needs another name than the gates of spec.gates"
-// +kubebuilder:validation:XValidation:rule="!has(self.gates) || !has(self.soak) || !has(self.soak.gates) || self.soak.gates.all(g, !self.gates.exists(h, h.name == g.name))",message="a gate of the soak needs another name than the gates of spec.gates"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.gates) || s.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors'))",message="a gate of a step needs another name than the gates of spec.gates (without spec.gates there is one, named errors)"
+// +kubebuilder:validation:XValidation:rule="!has(self.soak) || !has(self.soak.gates) || self.soak.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors')",message="a gate of the soak needs another name than the gates of spec.gates (without spec.gates there is one, named errors)"
 type RolloutSpec struct {
 	// Host is a Service (later also a ServiceEntry) host of this namespace, as a short name or FQDN. Immutable.
 	// +required

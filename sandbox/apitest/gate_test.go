@@ -56,5 +56,13 @@ func TestGatesOfStepsRules(t *testing.T) {
 			name: "the soak's gate", accepts: gates + "soak: {gates: [{name: orders, query: up, min: '1'}]}",
 			refuses: gates + "soak: {gates: [{name: p99, query: up, min: '1'}]}", field: "spec", message: "a gate of the soak needs another name",
 		},
+		{
+			name: "a step's gate beside the default one", accepts: step("gates: [{name: orders, query: up, min: '1'}]"),
+			refuses: step("gates: [{name: errors, query: up, min: '1'}]"), field: "spec", message: "a gate of a step needs another name",
+		},
+		{
+			name: "the soak's gate beside the default one", accepts: "soak: {gates: [{name: orders, query: up, min: '1'}]}",
+			refuses: "soak: {gates: [{name: errors, query: up, min: '1'}]}", field: "spec", message: "a gate of the soak needs another name",
+		},
 	})
 }

@@ -51,7 +51,7 @@ func TestRolloutColumns(t *testing.T) {
 	now := time.Now()
 	since := metav1.NewMicroTime(now.Add(-12 * time.Minute))
 	status := &v1.RolloutStatus{
-		Stable: "v1", Canary: "v3", Since: &since, Mode: "mirror 100", Revision: "0123456789abcdef",
+		Stable: "v1", Canary: "v3", Weight: new(int32(50)), Since: &since, Mode: "mirror 100", Revision: "0123456789abcdef",
 		Step:    &v1.StepStatus{Index: 4, Total: 7, Name: "sign-off", Display: "5/7 sign-off", StartedAt: since},
 		Traffic: &v1.Traffic{Stable: v1.Target{Version: "v1", Subset: "v1"}, Weight: 50},
 	}

@@ -71,7 +71,7 @@ func TestRolloutRules(t *testing.T) {
 			refuses: `rollbackWindow: {revisions: -1}`, field: "spec.rollbackWindow.revisions", message: "greater than or equal to 0",
 		},
 		{
-			name: "soak", accepts: `soak: {hold: 10m, gates: [{name: errors, metric: errorRate, max: "1%"}]}`,
+			name: "soak", accepts: `soak: {hold: 10m, gates: [{name: own, metric: errorRate, max: "1%"}]}`,
 			refuses: `soak: {hold: 10 minutes}`, field: "spec.soak.hold", message: "such as 90s, 10m or 1h30m",
 		},
 		{
