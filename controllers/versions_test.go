@@ -103,19 +103,41 @@ func TestDeploymentAvailability(t *testing.T) {
 	set := labelled("app", "reviews")
 	unavailable := deploymentOf("d", 1, 1, 1, set)
 	unavailable.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentAvailable, Status: corev1.ConditionFalse}}
+	updating := deploymentOf("d", 2, 2, 1, set)
+	updating.Status.Replicas, updating.Status.UpdatedReplicas = 2, 1
 	cases := map[string]struct {
 		deployment *appsv1.Deployment
 		want       bool
 	}{
-		"ready at its generation":   {deploymentOf("d", 2, 2, 1, set), true},
-		"not yet at its generation": {deploymentOf("d", 2, 1, 1, set), false},
-		"nothing ready":             {deploymentOf("d", 2, 2, 0, set), false},
-		"fewer than it needs":       {unavailable, false},
+		"ready at its generation":                  {deploymentOf("d", 2, 2, 1, set), true},
+		"not yet at its generation":                {deploymentOf("d", 2, 1, 1, set), false},
+		"nothing ready":                            {deploymentOf("d", 2, 2, 0, set), false},
+		"fewer than it needs":                      {unavailable, false},
+		"the old pods are the ones that are ready": {updating, false},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			if got := deployment(tc.deployment).available; got != tc.want {
 				t.Errorf("available %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// While a workload is updated, its ready replicas may be those of the old template.
+func TestOldPodsDoNotMakeAnUpdateAvailable(t *testing.T) {
+	for name, tc := range map[string]struct{ updated, want bool }{"all are new": {true, true}, "one is old": {false, false}} {
+		t.Run(name, func(t *testing.T) {
+			updated := int32(2)
+			if !tc.updated {
+				updated = 1
+			}
+			set := &appsv1.StatefulSet{Status: appsv1.StatefulSetStatus{ReadyReplicas: 1, Replicas: 2, UpdatedReplicas: updated}}
+			daemons := &appsv1.DaemonSet{Status: appsv1.DaemonSetStatus{NumberReady: 1, CurrentNumberScheduled: 2, UpdatedNumberScheduled: updated}}
+			for _, w := range []workload{statefulSet(set), daemonSet(daemons)} {
+				if w.available != tc.want || w.ready != 1 {
+					t.Errorf("%s: available %v, %d ready; want %v, 1 ready", w.kind, w.available, w.ready, tc.want)
+				}
 			}
 		})
 	}

@@ -23,7 +23,8 @@ import (
 type workload struct {
 	kind, name string
 	template   *corev1.PodTemplateSpec
-	// ready replicas, and whether the workload counts as available at its current generation.
+	// ready replicas, of whatever template. available: at its current generation, with one of them, and no pod of an older
+	// template is left, which would be ready in the place of the new ones.
 	ready     int32
 	available bool
 }
@@ -94,23 +95,27 @@ func (r *RolloutReconciler) listWorkloads(ctx context.Context, list client.Objec
 }
 
 func deployment(d *appsv1.Deployment) workload {
-	available := d.Status.ObservedGeneration >= d.Generation && d.Status.ReadyReplicas > 0
-	for _, c := range d.Status.Conditions {
+	status := &d.Status
+	available := status.ObservedGeneration >= d.Generation && status.ReadyReplicas > 0 && status.UpdatedReplicas == status.Replicas
+	for _, c := range status.Conditions {
 		if c.Type == appsv1.DeploymentAvailable && c.Status == corev1.ConditionFalse {
 			available = false
 		}
 	}
-	return workload{"Deployment", d.Name, &d.Spec.Template, d.Status.ReadyReplicas, available}
+	return workload{"Deployment", d.Name, &d.Spec.Template, status.ReadyReplicas, available}
 }
 
 func statefulSet(s *appsv1.StatefulSet) workload {
-	available := s.Status.ObservedGeneration >= s.Generation && s.Status.ReadyReplicas > 0
-	return workload{"StatefulSet", s.Name, &s.Spec.Template, s.Status.ReadyReplicas, available}
+	status := &s.Status
+	available := status.ObservedGeneration >= s.Generation && status.ReadyReplicas > 0 && status.UpdatedReplicas == status.Replicas
+	return workload{"StatefulSet", s.Name, &s.Spec.Template, status.ReadyReplicas, available}
 }
 
 func daemonSet(d *appsv1.DaemonSet) workload {
-	available := d.Status.ObservedGeneration >= d.Generation && d.Status.NumberReady > 0
-	return workload{"DaemonSet", d.Name, &d.Spec.Template, d.Status.NumberReady, available}
+	status := &d.Status
+	available := status.ObservedGeneration >= d.Generation && status.NumberReady > 0 &&
+		status.UpdatedNumberScheduled == status.CurrentNumberScheduled
+	return workload{"DaemonSet", d.Name, &d.Spec.Template, status.NumberReady, available}
 }
 
 // revision is the hash of the stored pod template, ten hex digits.

@@ -89,7 +89,7 @@ func (w *world) setReady(version string, ready bool) {
 	}
 	w.store.edit("cluster", deploymentKey(version), func(o map[string]any) {
 		generation, _, _ := unstructured.NestedInt64(o, "metadata", "generation")
-		o["status"] = map[string]any{"observedGeneration": generation, "replicas": int64(1), "readyReplicas": replicas, "availableReplicas": replicas}
+		o["status"] = map[string]any{"observedGeneration": generation, "replicas": int64(1), "updatedReplicas": int64(1), "readyReplicas": replicas, "availableReplicas": replicas}
 	})
 	w.store.edit("cluster", podKey(version), func(o map[string]any) {
 		o["status"] = map[string]any{"conditions": []any{map[string]any{"type": "Ready", "status": status}}}
