@@ -83,6 +83,6 @@ func trimPod(raw any) (any, error) {
 	trimmed := &corev1.Pod{}
 	trimmed.Name, trimmed.Namespace, trimmed.UID = pod.Name, pod.Namespace, pod.UID
 	trimmed.ResourceVersion, trimmed.Labels, trimmed.DeletionTimestamp = pod.ResourceVersion, pod.Labels, pod.DeletionTimestamp
-	trimmed.Status.Conditions = pod.Status.Conditions
+	trimmed.Status.Phase, trimmed.Status.Conditions = pod.Status.Phase, pod.Status.Conditions
 	return trimmed, nil
 }

@@ -163,7 +163,7 @@ func (r *RolloutReconciler) lookAtPods(ctx context.Context, rollout *v1.Rollout,
 		return nil
 	}
 	var selector labels.Selector = labels.Nothing()
-	if s.service != nil && len(s.service.Spec.Selector) > 0 {
+	if s.selects() {
 		selector = labels.SelectorFromSet(s.service.Spec.Selector)
 	}
 	var err error

@@ -51,27 +51,40 @@ func knownVersions(rollout *v1.Rollout) []string {
 	return names
 }
 
-// version looks for a version's workload, and without one for its endpoints.
+// version describes a version by its workload and its endpoints; either may be missing.
 func (s *sight) version(rollout *v1.Rollout, name string, subsets []v1.Subset) pipeline.Version {
 	subset, set := resolveSubset(rollout, name, subsets)
-	seen := pipeline.Version{Labels: set, Subset: subset}
-	if w := s.workload(listed(rollout, name), set); w != nil {
-		seen.Found, seen.Available, seen.Ready = true, w.available, w.ready
-		seen.Revision, seen.Workload = w.revision(), w.name
-		return seen
-	}
-	for _, e := range s.endpoints {
-		if labels.SelectorFromSet(set).Matches(labels.Set(e.labels)) {
-			seen.Ready++
-		}
-	}
+	seen := pipeline.Version{Labels: set, Subset: subset, Ready: s.readyEndpoints(set)}
 	seen.Found, seen.Available = seen.Ready > 0, seen.Ready > 0
+	if w := s.workload(rollout, name, set); w != nil {
+		// Replicas that the Service does not send to, or that the subset does not select, serve nobody.
+		seen.Found, seen.Available = true, w.available && (seen.Ready > 0 || !s.selects())
+		seen.Ready = max(seen.Ready, w.ready)
+		seen.Revision, seen.Workload = w.revision(), w.name
+	}
 	return seen
 }
 
-// workload is the named one, else the first whose pods bear the labels.
-func (s *sight) workload(version *v1.Version, set map[string]string) *workload {
+// selects tells whether the Service finds its endpoints by labels; else nobody tells which ones there are.
+func (s *sight) selects() bool { return s.service != nil && len(s.service.Spec.Selector) > 0 }
+
+// readyEndpoints counts those that bear the labels.
+func (s *sight) readyEndpoints(set map[string]string) int32 {
 	selector := labels.SelectorFromSet(set)
+	ready := int32(0)
+	for _, e := range s.endpoints {
+		if e.ready && selector.Matches(labels.Set(e.labels)) {
+			ready++
+		}
+	}
+	return ready
+}
+
+// workload is the named one, else among those whose pods bear the labels one that has ready replicas, rather the one that
+// status knows by its revision, then the first by kind and name.
+func (s *sight) workload(rollout *v1.Rollout, name string, set map[string]string) *workload {
+	version, selector := listed(rollout, name), labels.SelectorFromSet(set)
+	var best *workload
 	for i := range s.workloads {
 		w := &s.workloads[i]
 		if version != nil && version.Workload != nil {
@@ -80,11 +93,32 @@ func (s *sight) workload(version *v1.Version, set map[string]string) *workload {
 			}
 			continue
 		}
-		if selector.Matches(labels.Set(w.template.Labels)) {
-			return w
+		if selector.Matches(labels.Set(w.template.Labels)) && (best == nil || w.preferred(best, knownRevision(&rollout.Status, name))) {
+			best = w
 		}
 	}
-	return nil
+	return best
+}
+
+// preferred tells whether a workload stands for a version rather than another one that comes before it.
+func (w *workload) preferred(before *workload, known string) bool {
+	if ready, had := w.ready > 0, before.ready > 0; ready != had {
+		return ready
+	}
+	return known != "" && w.revision() == known && before.revision() != known
+}
+
+// knownRevision is the pod template with which status last saw a version; empty: it did not.
+func knownRevision(status *v1.RolloutStatus, version string) string {
+	switch {
+	case status.Run != nil && version == status.Run.To:
+		return status.Run.Revision
+	case version == status.Stable:
+		return status.StableRevision
+	case status.Rejected != nil && version == status.Rejected.Version:
+		return status.Rejected.Revision
+	}
+	return ""
 }
 
 func listed(rollout *v1.Rollout, name string) *v1.Version {
@@ -165,6 +199,9 @@ func (s *sight) serving(rollout *v1.Rollout, named []string, subsets []v1.Subset
 	}
 	versions := map[string]bool{}
 	for _, e := range s.endpoints {
+		if !e.ready {
+			continue
+		}
 		version := e.labels[versionLabel]
 		for _, name := range names {
 			if name != "" && selectors[name].Matches(labels.Set(e.labels)) {

@@ -163,7 +163,7 @@ func TestObserveVersions(t *testing.T) {
 	s := &sight{
 		workloads: []workload{deployment(deploymentOf("reviews-v3", 1, 1, 0, labelled("app", "reviews", "version", "v3")))},
 		endpoints: []endpoint{
-			{"pod a", labelled("app", "reviews", "version", "v1")}, {"pod b", labelled("app", "reviews", "version", "v1")},
+			{"pod a", labelled("app", "reviews", "version", "v1"), true}, {"pod b", labelled("app", "reviews", "version", "v1"), true},
 		},
 	}
 	got, serving := observeVersions(rollout, s, nil)
@@ -180,6 +180,71 @@ func TestObserveVersions(t *testing.T) {
 	}
 }
 
+// serviceOf selects the pods of an app.
+func serviceOf(app string) *corev1.Service {
+	return &corev1.Service{Spec: corev1.ServiceSpec{Selector: labelled("app", app)}}
+}
+
+func TestReadinessComesFromWorkloadsAndEndpoints(t *testing.T) {
+	set := labelled("app", "reviews", "version", "v3")
+	ready := func(name string, replicas int32) workload { return deployment(deploymentOf(name, 1, 1, replicas, set)) }
+	pod := endpoint{"pod a", set, true}
+	for name, tc := range map[string]struct {
+		sight sight
+		want  pipeline.Version
+	}{
+		"the second of two workloads is the ready one": {
+			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 0), ready("green", 1)}, endpoints: []endpoint{pod}},
+			pipeline.Version{Found: true, Available: true, Ready: 1, Workload: "green"},
+		},
+		"more endpoints than the workload knows of": {
+			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{pod, pod}},
+			pipeline.Version{Found: true, Available: true, Ready: 2, Workload: "blue"},
+		},
+		"no endpoint of the Service": {
+			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}},
+			pipeline.Version{Found: true, Ready: 1, Workload: "blue"},
+		},
+		"an endpoint without the version's labels": {
+			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{{"pod a", labelled("app", "reviews"), true}}},
+			pipeline.Version{Found: true, Ready: 1, Workload: "blue"},
+		},
+		"an endpoint that is not ready": {
+			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{{"pod a", set, false}}},
+			pipeline.Version{Found: true, Ready: 1, Workload: "blue"},
+		},
+		"a Service without a selector": {
+			sight{service: &corev1.Service{}, workloads: []workload{ready("blue", 1)}},
+			pipeline.Version{Found: true, Available: true, Ready: 1, Workload: "blue"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := tc.sight.version(rolloutOf(v1.RolloutSpec{}), "v3", nil)
+			got.Revision, got.Labels, got.Subset = "", nil, ""
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// Two workloads of a version: a run does not leave the one that it began with because the other becomes ready too.
+func TestTheKnownWorkloadIsPreferred(t *testing.T) {
+	set := labelled("app", "reviews", "version", "v3")
+	green := deploymentOf("green", 1, 1, 1, set)
+	green.Spec.Template.Spec.Containers = []corev1.Container{{Image: "reviews:v3.1"}}
+	known := deployment(green)
+	rollout := rolloutOf(v1.RolloutSpec{Version: "v3"})
+	rollout.Status.Run = &v1.Run{To: "v3", Revision: known.revision()}
+	for ready, want := range map[int32]string{0: "blue", 1: "green"} {
+		green.Status.ReadyReplicas = ready
+		s := &sight{workloads: []workload{deployment(deploymentOf("blue", 1, 1, 1, set)), deployment(green)}}
+		if got := s.version(rollout, "v3", nil).Workload; got != want {
+			t.Errorf("with %d ready replicas of green the workload is %s, want %s", ready, got, want)
+		}
+	}
+}
+
 func TestServing(t *testing.T) {
 	cases := map[string]struct {
 		endpoints []endpoint
@@ -187,11 +252,11 @@ func TestServing(t *testing.T) {
 		want      []string
 	}{
 		"nothing ready":         {want: nil},
-		"one version":           {endpoints: []endpoint{{"pod a", labelled("version", "v1")}, {"pod b", labelled("version", "v1")}}, want: []string{"v1"}},
-		"two versions":          {endpoints: []endpoint{{"pod a", labelled("version", "v2")}, {"pod b", labelled("version", "v1")}}, want: []string{"v1", "v2"}},
-		"by the listed labels":  {endpoints: []endpoint{{"pod a", labelled("release", "old")}}, listed: []v1.Version{{Name: "v1", Labels: labelled("release", "old")}}, want: []string{"v1"}},
-		"of no version at all":  {endpoints: []endpoint{{"pod a", labelled("app", "x")}}, want: []string{"none", "none (pod a has no label version)"}},
-		"a version and no name": {endpoints: []endpoint{{"pod a", labelled("app", "x")}, {"pod b", labelled("version", "v1")}}, want: []string{"none", "none (pod a has no label version)", "v1"}},
+		"one version":           {endpoints: []endpoint{{"pod a", labelled("version", "v1"), true}, {"pod b", labelled("version", "v1"), true}}, want: []string{"v1"}},
+		"two versions":          {endpoints: []endpoint{{"pod a", labelled("version", "v2"), true}, {"pod b", labelled("version", "v1"), true}}, want: []string{"v1", "v2"}},
+		"by the listed labels":  {endpoints: []endpoint{{"pod a", labelled("release", "old"), true}}, listed: []v1.Version{{Name: "v1", Labels: labelled("release", "old")}}, want: []string{"v1"}},
+		"of no version at all":  {endpoints: []endpoint{{"pod a", labelled("app", "x"), true}}, want: []string{"none", "none (pod a has no label version)"}},
+		"a version and no name": {endpoints: []endpoint{{"pod a", labelled("app", "x"), true}, {"pod b", labelled("version", "v1"), true}}, want: []string{"none", "none (pod a has no label version)", "v1"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -217,14 +217,16 @@ func workloadTurned() predicate.Predicate {
 }
 
 func podTurned() predicate.Predicate {
-	ready := func(obj client.Object) bool {
+	state := func(obj client.Object) (lives, ready bool) {
 		pod, ok := obj.(*corev1.Pod)
-		return ok && podReady(pod)
+		return ok && podLives(pod), ok && podReady(pod)
 	}
 	return predicate.Funcs{
-		CreateFunc: func(e event.CreateEvent) bool { return ready(e.Object) },
+		CreateFunc: func(e event.CreateEvent) bool { _, ready := state(e.Object); return ready },
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			return ready(e.ObjectOld) != ready(e.ObjectNew) || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())
+			lived, wasReady := state(e.ObjectOld)
+			lives, isReady := state(e.ObjectNew)
+			return lived != lives || wasReady != isReady || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())
 		},
 	}
 }

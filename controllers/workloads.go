@@ -29,10 +29,11 @@ type workload struct {
 	available bool
 }
 
-// endpoint is a ready pod or WorkloadEntry of the Service.
+// endpoint is a pod or WorkloadEntry of the Service.
 type endpoint struct {
 	name   string
 	labels map[string]string
+	ready  bool
 }
 
 // findWorkloads lists the workloads whose pods the Service selects, and those that the spec names; by kind and name.
@@ -128,7 +129,7 @@ func (w *workload) revision() string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// findEndpoints lists the ready pods and WorkloadEntries that the Service selects, by name.
+// findEndpoints lists the pods and WorkloadEntries that the Service selects, ready or not, by name.
 func (r *RolloutReconciler) findEndpoints(ctx context.Context, namespace string, selector labels.Selector) ([]endpoint, error) {
 	if err := r.readable(schema.GroupKind{Kind: "Pod"}); err != nil {
 		return nil, err
@@ -140,8 +141,8 @@ func (r *RolloutReconciler) findEndpoints(ctx context.Context, namespace string,
 	}
 	var found []endpoint
 	for i := range pods.Items {
-		if podReady(&pods.Items[i]) {
-			found = append(found, endpoint{"pod " + pods.Items[i].Name, pods.Items[i].Labels})
+		if pod := &pods.Items[i]; podLives(pod) {
+			found = append(found, endpoint{"pod " + pod.Name, pod.Labels, podReady(pod)})
 		}
 	}
 	entries, err := r.listRaw(ctx, r.Client, kindWorkloadEntry, namespace)
@@ -149,19 +150,21 @@ func (r *RolloutReconciler) findEndpoints(ctx context.Context, namespace string,
 		return found, err // without Istio's CRDs there are no WorkloadEntries
 	}
 	for _, entry := range entries {
-		if set := entryLabels(entry); entryReady(entry) && selector.Matches(labels.Set(set)) {
-			found = append(found, endpoint{"workloadentry " + entry.GetName(), set})
+		if set := entryLabels(entry); entry.GetDeletionTimestamp() == nil && selector.Matches(labels.Set(set)) {
+			found = append(found, endpoint{"workloadentry " + entry.GetName(), set, entryReady(entry)})
 		}
 	}
 	slices.SortFunc(found, func(a, b endpoint) int { return strings.Compare(a.name, b.name) })
 	return found, nil
 }
 
+// podLives: a pod that goes, or whose containers are over for good, is no endpoint that may become ready.
+func podLives(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+}
+
 func podReady(pod *corev1.Pod) bool {
-	if pod.DeletionTimestamp != nil {
-		return false
-	}
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+	return podLives(pod) && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
 }
@@ -180,9 +183,6 @@ func entryLabels(entry *unstructured.Unstructured) map[string]string {
 
 // entryReady: a WorkloadEntry is, unless its health check says otherwise.
 func entryReady(entry *unstructured.Unstructured) bool {
-	if entry.GetDeletionTimestamp() != nil {
-		return false
-	}
 	conditions, _, err := unstructured.NestedSlice(entry.Object, "status", "conditions")
 	if err != nil {
 		return true

@@ -52,14 +52,15 @@ func (o *oracle) visibleOf(key objectKey) int64 {
 	return max(p.positions[key.kind], p.own[key], p.liveReads[key.kind])
 }
 
-// seen is what the process sees of a version's workload.
+// seen is what the process sees of a version's workload and of its pod, the Service's endpoint.
 func (o *oracle) seen(version string) (available, ready bool, image string) {
+	pod := o.world.store.at(podKey(version), o.visible(kindPod))
+	serves := pod != nil && podReady(pod.object)
 	if o.world.store.at(deploymentKey(version), o.visible(kindDeployment)) == nil {
-		pod := o.world.store.at(podKey(version), o.visible(kindPod))
-		ready := pod != nil && podReady(pod.object)
-		return ready, ready, ""
+		return serves, serves, ""
 	}
-	return o.world.readyAt(version, o.visible(kindDeployment))
+	available, ready, image = o.world.readyAt(version, o.visible(kindDeployment))
+	return available && serves, ready || serves, image
 }
 
 // observe is told of every write that lands.

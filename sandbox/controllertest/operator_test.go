@@ -25,6 +25,7 @@ const propagationDelay = 150 * time.Millisecond
 // operator is a manager with the reconciler of Rollouts, in this process, with scripted evidence.
 type operator struct {
 	evidence   *evidence
+	cache      client.Reader
 	reconciler *controllers.RolloutReconciler
 	cancel     context.CancelFunc
 	done       chan error
@@ -44,7 +45,7 @@ func startOperator(restConfig *rest.Config) (*operator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the manager: %w", err)
 	}
-	o := &operator{evidence: newEvidence(), done: make(chan error, 1)}
+	o := &operator{evidence: newEvidence(), cache: mgr.GetClient(), done: make(chan error, 1)}
 	o.reconciler = controllers.NewRolloutReconciler(controllers.Dependencies{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: clock.RealClock{}, Analyst: o.evidence,
 		Events: mgr.GetEventRecorder("sluice"), Config: pipeline.Config{PropagationDelay: propagationDelay},
@@ -57,6 +58,22 @@ func startOperator(restConfig *rest.Config) (*operator, error) {
 	o.cancel = cancel
 	go func() { o.done <- mgr.Start(ctx) }()
 	return o, nil
+}
+
+// knows tells whether the operator's cache has an object as it was written.
+func (o *operator) knows(ctx context.Context, obj client.Object) error {
+	version := obj.GetResourceVersion()
+	seen, ok := obj.DeepCopyObject().(client.Object)
+	if !ok {
+		return fmt.Errorf("%T is no object of an API", obj)
+	}
+	if err := o.cache.Get(ctx, client.ObjectKeyFromObject(obj), seen); err != nil {
+		return err
+	}
+	if seen.GetResourceVersion() != version {
+		return fmt.Errorf("the operator knows %T %s as %s, it is %s", obj, obj.GetName(), seen.GetResourceVersion(), version)
+	}
+	return nil
 }
 
 func (o *operator) stop() error {

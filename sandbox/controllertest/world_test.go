@@ -3,6 +3,7 @@ package controllertest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -92,21 +93,39 @@ func (w *world) deploy(version string, ready int32) {
 			},
 		},
 	})
+	w.create(&corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "reviews-" + version, Labels: set},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "reviews", Image: "reviews:" + version}}},
+	})
 	w.ready(version, ready)
 }
 
-// ready writes the status that a Deployment's controller would.
+// ready writes the statuses that a Deployment's controller and a kubelet would, and waits until the operator has seen them.
 func (w *world) ready(version string, replicas int32) {
 	w.t.Helper()
+	condition := corev1.ConditionFalse
+	if replicas > 0 {
+		condition = corev1.ConditionTrue
+	}
+	key, d, pod := w.key("reviews-"+version), &appsv1.Deployment{}, &corev1.Pod{}
 	w.eventually("the status of Deployment reviews-"+version+" is written", func() error {
-		d := &appsv1.Deployment{}
-		if err := w.client.Get(w.t.Context(), w.key("reviews-"+version), d); err != nil {
+		if err := w.client.Get(w.t.Context(), key, d); err != nil {
 			return err
 		}
 		d.Status = appsv1.DeploymentStatus{
 			ObservedGeneration: d.Generation, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: replicas, AvailableReplicas: replicas,
 		}
 		return w.client.Status().Update(w.t.Context(), d)
+	})
+	w.eventually("the status of Pod reviews-"+version+" is written", func() error {
+		if err := w.client.Get(w.t.Context(), key, pod); err != nil {
+			return err
+		}
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: condition}}
+		return w.client.Status().Update(w.t.Context(), pod)
+	})
+	w.eventually("the operator's cache has both statuses", func() error {
+		return errors.Join(w.operator.knows(w.t.Context(), d), w.operator.knows(w.t.Context(), pod))
 	})
 }
 
@@ -116,6 +135,9 @@ func (w *world) rollout(spec string) {
 	r := &v1.Rollout{ObjectMeta: metav1.ObjectMeta{Name: "reviews"}}
 	if err := yaml.UnmarshalStrict([]byte(spec), &r.Spec); err != nil {
 		w.t.Fatalf("spec: %v", err)
+	}
+	if r.Spec.InitialVersion == "" {
+		r.Spec.InitialVersion = "v1" // the endpoints do not tell: v3 is ready as well
 	}
 	w.create(r)
 }
