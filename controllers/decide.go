@@ -51,7 +51,7 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 	}
 	in := pipeline.Input{
 		Config: c.Config, Rollout: c.rollout, Now: now,
-		Versions: versions, Serving: serving, HostProblem: c.sight.hostProblem(c.rollout),
+		Versions: versions, Serving: serving, Unready: c.sight.unready(), HostProblem: c.sight.hostProblem(c.rollout),
 		Mesh: pipeline.Mesh{
 			VirtualServices: surveyed.VirtualServices, DestinationRule: surveyed.DestinationRule,
 			Subsets: surveyed.Subsets, SkippedRoutes: surveyed.SkippedRoutes, SplitRoutes: surveyed.SplitRoutes,

@@ -218,6 +218,11 @@ func (s *sight) serving(rollout *v1.Rollout, named []string, subsets []v1.Subset
 	return slices.Sorted(maps.Keys(versions))
 }
 
+// unready: there are endpoints and none of them is ready. Which version serves can't be told then, and it is not that none does.
+func (s *sight) unready() bool {
+	return len(s.endpoints) > 0 && !slices.ContainsFunc(s.endpoints, func(e endpoint) bool { return e.ready })
+}
+
 // noteOverlaps finds versions that select the same pods: the same workload, or labels all of which another one has.
 func noteOverlaps(versions map[string]pipeline.Version) {
 	names := slices.Sorted(maps.Keys(versions))

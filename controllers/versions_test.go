@@ -274,6 +274,55 @@ func TestServing(t *testing.T) {
 	}
 }
 
+// A restart of all pods at once is not the same as a host that nobody serves: discovery would give it to an ungated version.
+func TestUnready(t *testing.T) {
+	ready, unready := endpoint{"pod a", labelled("version", "v1"), true}, endpoint{"pod b", labelled("version", "v1"), false}
+	for name, tc := range map[string]struct {
+		endpoints []endpoint
+		want      bool
+	}{
+		"no endpoints at all": {nil, false},
+		"none is ready":       {[]endpoint{unready}, true},
+		"one is ready":        {[]endpoint{unready, ready}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := (&sight{endpoints: tc.endpoints}).unready(); got != tc.want {
+				t.Errorf("unready %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestPodsThatAreEndpoints(t *testing.T) {
+	pod := func(phase corev1.PodPhase, ready corev1.ConditionStatus) *corev1.Pod {
+		return &corev1.Pod{Status: corev1.PodStatus{Phase: phase, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}}}
+	}
+	goes := pod(corev1.PodRunning, corev1.ConditionTrue)
+	now := metav1.NewTime(start)
+	goes.DeletionTimestamp = &now
+	for name, tc := range map[string]struct {
+		pod          *corev1.Pod
+		lives, ready bool
+	}{
+		"ready":         {pod(corev1.PodRunning, corev1.ConditionTrue), true, true},
+		"not ready yet": {pod(corev1.PodPending, corev1.ConditionFalse), true, false},
+		"evicted":       {pod(corev1.PodFailed, corev1.ConditionFalse), false, false},
+		"over":          {pod(corev1.PodSucceeded, corev1.ConditionFalse), false, false},
+		"goes":          {goes, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			trimmed, err := trimPod(tc.pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept, ok := trimmed.(*corev1.Pod)
+			if !ok || podLives(kept) != tc.lives || podReady(kept) != tc.ready {
+				t.Errorf("lives %v, ready %v; want %v, %v", podLives(kept), podReady(kept), tc.lives, tc.ready)
+			}
+		})
+	}
+}
+
 func TestOverlaps(t *testing.T) {
 	versions := map[string]pipeline.Version{
 		"v1": {Labels: labelled("version", "v1")},

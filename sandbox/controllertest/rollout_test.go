@@ -156,6 +156,20 @@ func TestLostCanaryRollsBack(t *testing.T) {
 	w.awaitRoutes("reviews", "v1")
 }
 
+// The version that serves restarts while the first Rollout comes: the one that was asked for does not get its users unseen.
+func TestNothingIsDiscoveredWhileNoEndpointIsReady(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ready("v1", 0)
+	w.ready("v3", 0)
+	w.create(&v1.Rollout{ObjectMeta: metav1.ObjectMeta{Name: "reviews"}, Spec: v1.RolloutSpec{
+		Host: "reviews", Version: "v3", Steps: []v1.Step{{Name: "full", Weight: new(int32(100))}},
+	}})
+	w.awaitPhase(v1.PhaseStalled, v1.ReasonInitialVersionUnknown)
+	w.ready("v1", 1)
+	w.await("v1 was discovered", func(r *v1.Rollout) bool { return r.Status.Stable == "v1" })
+}
+
 func TestCanaryIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
