@@ -91,14 +91,24 @@ func TestMakeQuery(t *testing.T) {
 }
 
 func TestMakeQueryErrors(t *testing.T) {
-	for want, g := range map[string]pipeline.GateWatch{
-		"neither a label `version` nor a workload":  with(func(g *pipeline.GateWatch) { g.Canary = pipeline.GateTarget{Version: "v3"} }),
-		`quantile: "1.5"; a number between 0 and 1`: with(func(g *pipeline.GateWatch) { g.Metric, g.Quantile = v1.MetricLatency, "1.5" }),
-		`quantile: "NaN"`:                           with(func(g *pipeline.GateWatch) { g.Metric, g.Quantile = v1.MetricLatency, "NaN" }),
-		`metric "colour" is not known`:              with(func(g *pipeline.GateWatch) { g.Metric = "colour" }),
-		"window: 0s; the metric errorRate":          with(func(g *pipeline.GateWatch) { g.Window = 0 }),
+	for want, change := range map[string]func(*pipeline.GateWatch){
+		"neither a label `version` nor a workload": func(g *pipeline.GateWatch) {
+			g.Canary = pipeline.GateTarget{Version: "v3"}
+		},
+		`quantile: "1.5"; a number between 0 and 1`: func(g *pipeline.GateWatch) {
+			g.Metric, g.Quantile = v1.MetricLatency, "1.5"
+		},
+		`quantile: "NaN"`: func(g *pipeline.GateWatch) {
+			g.Metric, g.Quantile = v1.MetricLatency, "NaN"
+		},
+		`metric "colour" is not known`: func(g *pipeline.GateWatch) {
+			g.Metric = "colour"
+		},
+		"window: 0s; the metric errorRate": func(g *pipeline.GateWatch) {
+			g.Window = 0
+		},
 	} {
-		if _, err := makeQuery(g); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := makeQuery(with(change)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v; want %q", err, want)
 		}
 	}

@@ -240,56 +240,61 @@ func (d *draft) waitsFor(stage *stage) string {
 	return ""
 }
 
+// samplesOf are what is known of a gate in this step, since its clock started.
+func (d *draft) samplesOf(gate *GateWatch) GateSamples {
+	if known := d.in.Samples[gate.Name]; known.For == d.watchID() {
+		return known
+	}
+	return GateSamples{}
+}
+
 // gatesPass tells whether the latest samples of every gate pass.
 func (d *draft) gatesPass(stage *stage) bool {
-	id := d.watchID()
-	for i := range stage.gates {
-		gate := &stage.gates[i]
-		known := d.in.Samples[gate.Name]
-		if known.For != id || !gate.passing(known.Samples, d.in.Now, d.in.Settle) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(stage.gates, func(g GateWatch) bool {
+		return !g.passing(d.samplesOf(&g).Samples, d.in.Now, d.in.Settle)
+	})
 }
 
 // blindGates are the gates that lack evidence although the deadline has passed since the step could have ended.
 func (d *draft) blindGates(stage *stage) []GateWatch {
-	applied, ok := d.applied()
-	end := applied.Add(stage.hold)
-	if !ok || d.in.Written == nil || d.in.Now.Before(end) || !d.in.Versions[d.status.Run.To].Available {
+	if d.held(stage) != "" || !d.in.Versions[d.status.Run.To].Available {
 		return nil
 	}
+	end := d.couldEnd(stage)
+	var blind []GateWatch
+	for _, gate := range stage.gates {
+		known := d.samplesOf(&gate)
+		samples := known.Samples
+		switch {
+		case known.InvalidQuery != "" || gate.passing(samples, d.in.Now, d.in.Settle):
+		case gate.awaits(samples, d.in.Now, d.in.Settle):
+		case gate.blind(samples):
+			blind = append(blind, gate)
+		default:
+			return nil // it is not missing evidence alone
+		}
+	}
+	if deadline := end.Add(d.deadline()); len(blind) > 0 && d.in.Now.Before(deadline) {
+		d.wake(deadline)
+		return nil
+	}
+	return blind
+}
+
+// couldEnd is the first time at which the stage could have ended, and starts the gates' clocks.
+func (d *draft) couldEnd(stage *stage) time.Time {
+	applied, ok := d.applied()
+	if !ok {
+		return d.in.Now
+	}
+	end := applied.Add(stage.hold)
 	for i := range stage.gates {
 		stage.gates[i].start(applied, d.in.PropagationDelay)
 		if at := stage.gates[i].earliestPass(d.in.Settle); at.After(end) {
 			end = at
 		}
 	}
-	var blind []GateWatch
-	id := d.watchID()
-	for _, gate := range stage.gates {
-		samples := d.in.Samples[gate.Name]
-		if samples.For != id {
-			samples = GateSamples{}
-		}
-		switch {
-		case samples.InvalidQuery != "" || gate.passing(samples.Samples, d.in.Now, d.in.Settle):
-		case gate.awaits(samples.Samples, d.in.Now, d.in.Settle):
-		case gate.blind(samples.Samples):
-			blind = append(blind, gate)
-		default:
-			return nil // it is not missing evidence alone
-		}
-	}
-	if len(blind) == 0 {
-		return nil
-	}
-	if deadline := end.Add(d.deadline()); d.in.Now.Before(deadline) {
-		d.wake(deadline)
-		return nil
-	}
-	return blind
+	return end
 }
 
 // blindMessage tells what is missing, without numbers that change with each sample.
@@ -377,7 +382,7 @@ func (d *draft) prove(run *v1.Run) {
 		}
 	}
 	older := withdrawProof(withdrawProof(d.status.Proven, run.To), run.From)
-	d.status.Proven = append(fresh, older[:min(len(older), historyLimit-len(fresh))]...)
+	d.status.Proven = slices.Concat(fresh, older[:min(len(older), historyLimit-len(fresh))])
 }
 
 func microTime(t time.Time) metav1.MicroTime {

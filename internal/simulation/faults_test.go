@@ -49,9 +49,11 @@ func (f *faults) fate(key objectKey) fate {
 		return unavailable
 	case f.draw(f.lost):
 		return lost
-	case f.draw(f.crash):
+	}
+	if f.draw(f.crash) {
 		return crashBefore
-	case f.draw(f.crash):
+	}
+	if f.draw(f.crash) {
 		return crashAfter
 	}
 	return lands

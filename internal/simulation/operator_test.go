@@ -24,7 +24,7 @@ func newReconciler(p *process) reconcile.Reconciler {
 // recorder puts events into the transcript.
 type recorder struct{ process *process }
 
-func (r recorder) Eventf(regarding, _ runtime.Object, kind, reason, _, note string, args ...any) {
+func (r recorder) Eventf(_, _ runtime.Object, kind, reason, _, note string, args ...any) {
 	if !r.process.dead {
 		r.process.world.oracle.event(reason)
 		r.process.world.transcript.line("event", "%s %s: %s", kind, reason, fmt.Sprintf(note, args...))

@@ -91,7 +91,7 @@ func (s *store) list(kind, namespace string, position int64) []*version {
 func (s *store) record(actor string, key objectKey, object *unstructured.Unstructured) {
 	before := s.live(key)
 	if _, known := s.histories[key]; !known {
-		keys := append(s.names[key.kind], key)
+		keys := slices.Concat(s.names[key.kind], []objectKey{key})
 		slices.SortFunc(keys, func(a, b objectKey) int { return strings.Compare(a.namespace+"/"+a.name, b.namespace+"/"+b.name) })
 		s.names[key.kind] = keys
 	}

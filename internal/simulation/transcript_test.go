@@ -32,7 +32,7 @@ func (t *transcript) observe(c change) {
 	if !t.on {
 		return
 	}
-	text := ""
+	var text string
 	switch c.key.kind {
 	case kindRollout:
 		text = t.describeRollout(c)

@@ -93,7 +93,7 @@ type world struct {
 }
 
 func newWorld(seed uint64) *world {
-	rng := rand.New(rand.NewPCG(seed, 0x5105)) //nolint:gosec // to be replayed, not to be secret
+	rng := rand.New(rand.NewPCG(seed, 0x5105))
 	clock := &simClock{now: epoch}
 	w := &world{
 		seed: seed, rng: rng, namespace: namespace, clock: clock, store: newStore(clock),

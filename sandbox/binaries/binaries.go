@@ -19,12 +19,20 @@ import (
 // Dir is a folder that holds all servers.
 type Dir string
 
-// The servers and files in a Dir.
-func (d Dir) APIServer() string  { return filepath.Join(string(d), "kube-apiserver") }
-func (d Dir) Etcd() string       { return filepath.Join(string(d), "etcd") }
-func (d Dir) Discovery() string  { return filepath.Join(string(d), "pilot-discovery") }
+// APIServer is kube-apiserver's file.
+func (d Dir) APIServer() string { return filepath.Join(string(d), "kube-apiserver") }
+
+// Etcd is etcd's file.
+func (d Dir) Etcd() string { return filepath.Join(string(d), "etcd") }
+
+// Discovery is the file of istiod, pilot-discovery.
+func (d Dir) Discovery() string { return filepath.Join(string(d), "pilot-discovery") }
+
+// Prometheus is its file.
 func (d Dir) Prometheus() string { return filepath.Join(string(d), "prometheus") }
-func (d Dir) Kubectl() string    { return filepath.Join(string(d), "kubectl") }
+
+// Kubectl is its file.
+func (d Dir) Kubectl() string { return filepath.Join(string(d), "kubectl") }
 
 // IstioCRDs is Istio's customresourcedefinitions.gen.yaml.
 func (d Dir) IstioCRDs() string { return filepath.Join(string(d), "istio-crds.yaml") }

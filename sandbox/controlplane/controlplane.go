@@ -139,7 +139,7 @@ func (c *ControlPlane) Stop() {
 		if c.Git != nil {
 			c.Git.Stop()
 		}
-		c.gitLog.Close() // nil is fine
+		_ = c.gitLog.Close() // nil is fine
 		// In order of dependence, so that the logs end without complaints. Killing
 		// saves the seconds that servers take to save what nobody will read.
 		for _, p := range []*process.Process{c.Discovery, c.Prometheus, c.APIServer, c.Etcd} {

@@ -23,17 +23,18 @@ import (
 // namespace of its own.
 var plane *controlplane.ControlPlane
 
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute) // a first build takes 10
 	defer cancel()
 	var err error
 	if plane, err = controlplane.Start(ctx, controlplane.Options{Out: os.Stderr}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	}
-	code := m.Run()
-	plane.Stop()
-	os.Exit(code)
+	defer plane.Stop()
+	return m.Run()
 }
 
 // namespace is an environment under test.

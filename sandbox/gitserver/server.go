@@ -64,7 +64,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start Git server: %w", err)
 	}
-	s.http = &http.Server{Handler: s} //nolint:gosec // a test may want a request that never ends
+	s.http = &http.Server{Handler: s} // no time-outs: a test may want a request that never ends
 	go s.http.Serve(listener)         //nolint:errcheck // ends with ErrServerClosed in Stop
 	return nil
 }
@@ -74,7 +74,7 @@ func (s *Server) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.http != nil {
-		s.http.Close()
+		_ = s.http.Close()
 		s.http = nil
 	}
 }

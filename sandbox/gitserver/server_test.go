@@ -22,7 +22,7 @@ func start(t *testing.T) *gitserver.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { log.Close() })
+	t.Cleanup(func() { _ = log.Close() })
 	server, err := gitserver.Start(t.Context(), filepath.Join(t.TempDir(), "git"), process.Address(ports[0]), log)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func lastLines(path string) [][]byte {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if info, err := f.Stat(); err == nil && info.Size() > quotedBytes {
 		_, _ = f.Seek(-quotedBytes, io.SeekEnd) // from the start is fine too
 	}

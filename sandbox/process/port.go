@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -19,7 +20,7 @@ func FreePorts(n int) ([]int, error) {
 	var held []net.Listener // held until all are found, so that they differ
 	defer func() {
 		for _, l := range held {
-			l.Close()
+			_ = l.Close()
 		}
 	}()
 	var ports []int
@@ -28,7 +29,7 @@ func FreePorts(n int) ([]int, error) {
 			return nil, fmt.Errorf("no %d free TCP ports on 127.0.0.1 between %d and %d", n, firstPort, lastPort)
 		}
 		port := firstPort + rand.IntN(lastPort-firstPort+1)
-		l, err := net.Listen("tcp", Address(port))
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", Address(port))
 		if err != nil {
 			continue
 		}

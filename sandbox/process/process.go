@@ -167,8 +167,8 @@ func (p *Process) spawn() (*run, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", p.spec.Name, err)
 	}
-	defer log.Close()
-	cmd := exec.Command(p.spec.Path, p.spec.Args...)
+	defer func() { _ = log.Close() }()
+	cmd := exec.Command(p.spec.Path, p.spec.Args...) //nolint:noctx // a child outlives the context of its start
 	cmd.Env = append(os.Environ(), p.spec.Env...)
 	cmd.Dir = p.spec.Dir
 	cmd.Stdout, cmd.Stderr = log, log

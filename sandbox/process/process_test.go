@@ -36,7 +36,7 @@ func playChild(mode string, args []string) {
 	case "serve": // until SIGTERM
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, syscall.SIGTERM)
-		go http.ListenAndServe(args[0], http.NotFoundHandler()) //nolint:errcheck,gosec // the test notices
+		go http.ListenAndServe(args[0], http.NotFoundHandler()) //nolint:errcheck // the test notices
 		<-signals
 		fmt.Println("bye")
 	case "deaf":
@@ -49,7 +49,9 @@ func playChild(mode string, args []string) {
 	case "sleep":
 		time.Sleep(time.Hour)
 	case "parent": // starts a child of its own and is killed by the test
-		os.Setenv(childMode, "sleep")
+		if err := os.Setenv(childMode, "sleep"); err != nil {
+			panic(err)
+		}
 		p, err := process.Start(context.Background(), process.Spec{Name: "grandchild", Path: os.Args[0], LogDir: args[0]})
 		if err != nil {
 			panic(err)
@@ -271,7 +273,7 @@ func TestFreePorts(t *testing.T) {
 			t.Errorf("port %d is not free: %v", port, err)
 			continue
 		}
-		l.Close()
+		_ = l.Close()
 	}
 }
 

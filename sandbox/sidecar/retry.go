@@ -99,7 +99,7 @@ func (u *upstreamRequest) try(ctx context.Context) attemptResult {
 	if t := u.choice.spec.GetRoute().GetRetryPolicy().GetPerTryTimeout(); t.AsDuration() > 0 {
 		ctx, cancel = context.WithTimeout(ctx, t.AsDuration())
 	}
-	response, connected, err := u.proxy.send(u.cluster, chosen, u.attempt(ctx))
+	response, connected, err := u.proxy.send(u.cluster, chosen, u.attempt(ctx)) //nolint:bodyclose // the attempt's result carries it
 	if err != nil {
 		cancel()
 		result := failure(ctx, err, connected)

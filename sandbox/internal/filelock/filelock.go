@@ -25,7 +25,7 @@ func Try(path string) (*Lock, error) {
 	if err == nil {
 		return &Lock{file: f}, nil
 	}
-	f.Close()
+	_ = f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = ErrHeld
 	}
@@ -33,4 +33,4 @@ func Try(path string) (*Lock, error) {
 }
 
 // Release gives the lock back.
-func (l *Lock) Release() { l.file.Close() }
+func (l *Lock) Release() { _ = l.file.Close() }
