@@ -118,32 +118,32 @@ func TestRenderQuery(t *testing.T) {
 	render := func(query string) (string, error) {
 		return renderQuery(with(func(g *pipeline.GateWatch) { g.Metric, g.Query = "", query }))
 	}
-	for query, want := range map[string]string{
-		"{{ .Canary }} {{.Stable}} {{.Host}} {{.Service}} {{.Namespace}} {{.Window}}": "v3 v1 reviews reviews bookinfo 60s",
-		"{{ .CanaryWorkload }} {{ .StableWorkload }}":                                 "reviews-v3 reviews-v1",
-		`{{ printf "%q" .Canary }}`:                                                   `"v3"`,
-		`{{ if eq .Canary "v3" }}a{{ else }}b{{ end }}`:                               "a",
-		"  up \n": "up",
+	for _, one := range []struct{ query, want string }{
+		{"{{ .Canary }} {{.Stable}} {{.Host}} {{.Service}} {{.Namespace}} {{.Window}}", "v3 v1 reviews reviews bookinfo 60s"},
+		{"{{ .CanaryWorkload }} {{ .StableWorkload }}", "reviews-v3 reviews-v1"},
+		{`{{ printf "%q" .Canary }}`, `"v3"`},
+		{`{{ if eq .Canary "v3" }}a{{ else }}b{{ end }}`, "a"},
+		{"  up \n", "up"},
 	} {
-		if got, err := render(query); got != want || err != nil {
-			t.Errorf("%q: %q, %v; want %q", query, got, err, want)
+		if got, err := render(one.query); got != one.want || err != nil {
+			t.Errorf("%q: %q, %v; want %q", one.query, got, err, one.want)
 		}
 	}
-	for query, want := range map[string]string{
-		"{{ .Colour }}":                    `no entry for key "Colour"; it knows .Canary`,
-		"{{ .Canary ":                      "unclosed action",
-		"{{ range 1000000000 }}x{{ end }}": "not available",
-		"{{ if true }}{{ range 9 }}x{{ end }}{{ end }}":                 "not available",
-		`{{ define "a" }}{{ template "a" }}{{ end }}{{ template "a" }}`: "not available",
-		`{{ html .Canary }}`:                             "not available in queries",
-		`{{ printf "%1000000d" 1 }}`:                     "beyond",
-		strings.Repeat("x", maxQuery+1):                  "beyond",
-		`{{ call .Canary }}`:                             "not available in queries",
-		`{{ index .Canary 99 }}`:                         "out of range",
-		`{{/* only a comment */}}{{block "a" .}}{{end}}`: "not available",
+	for _, refused := range []struct{ query, want string }{
+		{"{{ .Colour }}", `no entry for key "Colour"; it knows .Canary`},
+		{"{{ .Canary ", "unclosed action"},
+		{"{{ range 1000000000 }}x{{ end }}", "not available"},
+		{"{{ if true }}{{ range 9 }}x{{ end }}{{ end }}", "not available"},
+		{`{{ define "a" }}{{ template "a" }}{{ end }}{{ template "a" }}`, "not available"},
+		{`{{ html .Canary }}`, "not available in queries"},
+		{`{{ printf "%1000000d" 1 }}`, "beyond"},
+		{strings.Repeat("x", maxQuery+1), "beyond"},
+		{`{{ call .Canary }}`, "not available in queries"},
+		{`{{ index .Canary 99 }}`, "out of range"},
+		{`{{/* only a comment */}}{{block "a" .}}{{end}}`, "not available"},
 	} {
-		if got, err := render(query); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%.60q: %.60q, %v; want %q", query, got, err, want)
+		if got, err := render(refused.query); err == nil || !strings.Contains(err.Error(), refused.want) {
+			t.Errorf("%.60q: %.60q, %v; want %q", refused.query, got, err, refused.want)
 		}
 	}
 }
