@@ -63,7 +63,7 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 		in.Mesh.SurveyProblem = c.sight.meshProblem
 	}
 	c.notes.about(c.rollout.Status.Traffic)
-	in.Written = c.notes.settle(!c.plan.carrying, now)
+	in.Written = c.notes.settle(!c.plan.carrying && !c.plan.suspended, now)
 	if !c.plan.carrying {
 		c.notes.refusal = nil
 	}

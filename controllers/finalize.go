@@ -58,7 +58,8 @@ func (c *convergence) takeDown(ctx context.Context, reader client.Reader) (recon
 	if c.sight, err = c.look(ctx, c.rollout, reader); err != nil {
 		return reconcile.Result{}, err
 	}
-	if c.sight.meshProblem != nil && c.sight.meshProblem.Reason == v1.ReasonIstioNotInstalled {
+	istioGone := c.sight.meshProblem != nil && c.sight.meshProblem.Reason == v1.ReasonIstioNotInstalled
+	if istioGone || c.sight.firstOnHost(c.rollout) != "" { // no mesh, or one that is another Rollout's
 		return reconcile.Result{}, c.release(ctx)
 	}
 	if err := c.commitReturn(ctx); err != nil {

@@ -21,9 +21,9 @@ func (s *sight) hostProblem(rollout *v1.Rollout) *pipeline.Problem {
 	if p := foreignHost("spec.host", rollout.Spec.Host, rollout.Namespace, s.service != nil); p != nil {
 		return p
 	}
-	if older := s.olderOnHost(rollout); older != "" {
+	if first := s.firstOnHost(rollout); first != "" {
 		return &pipeline.Problem{Reason: v1.ReasonHostConflict, Message: fmt.Sprintf(
-			"Rollout %s is older and drives %s too: delete one of the two, or give one another spec.host", older, rollout.Spec.Host)}
+			"Rollout %s came first and drives %s: delete one of the two, or give one another spec.host", first, rollout.Spec.Host)}
 	}
 	return nil
 }
@@ -45,13 +45,13 @@ func foreignHost(field, host, namespace string, exists bool) *pipeline.Problem {
 	return &pipeline.Problem{Reason: v1.ReasonForeignHost, Message: message}
 }
 
-// olderOnHost names the Rollout that came first to the host, if that is another one.
-func (s *sight) olderOnHost(rollout *v1.Rollout) string {
+// firstOnHost names the Rollout that came first to the host, if that is another one: this one writes no mesh then.
+func (s *sight) firstOnHost(rollout *v1.Rollout) string {
 	host := mesh.HostKey(rollout.Spec.Host, rollout.Namespace)
 	first := rollout
 	for i := range s.rollouts {
 		other := &s.rollouts[i]
-		if mesh.HostKey(other.Spec.Host, other.Namespace) == host && isOlder(other, first) {
+		if other.Name != rollout.Name && mesh.HostKey(other.Spec.Host, other.Namespace) == host && cameFirst(other, first) {
 			first = other
 		}
 	}
@@ -61,12 +61,20 @@ func (s *sight) olderOnHost(rollout *v1.Rollout) string {
 	return first.Name
 }
 
-func isOlder(a, b *v1.Rollout) bool {
+// cameFirst tells which of two Rollouts has a host: the one that drives it already, else the older one. Timestamps have whole
+// seconds; of the same second the name decides.
+func cameFirst(a, b *v1.Rollout) bool {
+	if drives := drivesHost(a); drives != drivesHost(b) {
+		return drives
+	}
 	if at, bt := a.CreationTimestamp, b.CreationTimestamp; !at.Equal(&bt) {
 		return at.Before(&bt)
 	}
 	return a.Name < b.Name
 }
+
+// drivesHost tells whether a Rollout has begun to write its host's mesh.
+func drivesHost(rollout *v1.Rollout) bool { return rollout.Status.Traffic != nil }
 
 // faultTargets looks up, for each fault.host that is not the Rollout's own, the VirtualService that would carry the fault.
 func (r *RolloutReconciler) faultTargets(ctx context.Context, rollout *v1.Rollout, s *sight) (map[string]pipeline.FaultTarget, error) {

@@ -28,6 +28,8 @@ type change struct {
 type plan struct {
 	// changes that may be written now, in this order.
 	changes []change
+	// suspended: this Rollout may not write the mesh, so that nothing tells how it is.
+	suspended bool
 	// carrying: the traffic is not as status says; it is after the changes, the wait and once the problem is solved.
 	carrying bool
 	// wait is the time until more may be written; 0: nothing waits.
@@ -51,8 +53,11 @@ type planner struct {
 // makePlan compares the mesh with the committed status.
 func (c *convergence) makePlan(now time.Time) plan {
 	traffic := c.rollout.Status.Traffic
-	if traffic == nil || detached(c.rollout) {
+	if traffic == nil {
 		return plan{}
+	}
+	if detached(c.rollout) || c.sight.firstOnHost(c.rollout) != "" {
+		return plan{suspended: true}
 	}
 	if p := c.sight.meshProblem; p != nil {
 		return plan{problem: p, carrying: true}

@@ -339,24 +339,3 @@ func TestOverlaps(t *testing.T) {
 		}
 	}
 }
-
-func TestOlderOnHost(t *testing.T) {
-	at := func(name, host string, seconds int64) v1.Rollout {
-		r := rolloutOf(v1.RolloutSpec{Host: host})
-		r.Name, r.CreationTimestamp = name, metav1.Unix(seconds, 0)
-		return *r
-	}
-	s := &sight{rollouts: []v1.Rollout{
-		at("b", "reviews", 5), at("a", "reviews.bookinfo.svc.cluster.local", 5), at("c", "reviews", 9), at("other", "ratings", 1),
-	}}
-	for name, want := range map[string]string{"a": "", "b": "a", "c": "a", "other": ""} {
-		for i := range s.rollouts {
-			if s.rollouts[i].Name != name {
-				continue
-			}
-			if got := s.olderOnHost(&s.rollouts[i]); got != want {
-				t.Errorf("%s yields to %q, want %q", name, got, want)
-			}
-		}
-	}
-}

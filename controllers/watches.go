@@ -110,7 +110,7 @@ func (r *RolloutReconciler) rolloutHandler() handler.EventHandler {
 			if r.interest.arrived(key) || !r.ledger.own(kindRollout, after) || edited(before, after) {
 				enqueue(q, key, rolloutPriority(before, after))
 			}
-			if faultChanged(before, after) {
+			if faultChanged(before, after) || drivesHost(before) != drivesHost(after) {
 				r.wakeNeighbours(q, after)
 			}
 		},

@@ -312,7 +312,7 @@ func TestYoungerRolloutYields(t *testing.T) {
 		if err := w.client.Get(t.Context(), w.key("reviews-too"), younger); err != nil {
 			return err
 		}
-		if strings.Contains(younger.Status.Message, "is older") {
+		if strings.Contains(younger.Status.Message, "came first") {
 			return fmt.Errorf("still %s", younger.Status.Message)
 		}
 		return nil
