@@ -163,29 +163,33 @@ func (p *planner) ruleHolds(t v1.Target) bool {
 }
 
 // planRoutes renders each VirtualService that is driven, carries a fault, or has kept a copy of ours. A fault that ends is
-// taken away before the next step's traffic comes; on the way back to stable it goes right after.
+// taken away before the next step's traffic comes, and one that begins comes after it; on the way back to stable a fault goes
+// right after the traffic.
 func (p *planner) planRoutes() []change {
-	var own, faults []change
+	var own, begins, ends []change
+	status := &p.rollout.Status
 	managed := map[string]bool{}
-	for _, vs := range p.rollout.Status.VirtualServices {
+	for _, vs := range status.VirtualServices {
 		managed[vs.Name] = true
 		own = append(own, p.planRoute(vs.Name)...)
 	}
-	carrier := carrierName(&p.rollout.Status)
-	fault := p.rollout.Status.Traffic.Fault
-	// A problem keeps a fault from being written, never from being taken away.
-	if carrier != "" && !managed[carrier] && (p.problem == nil || fault == nil || fault.Host == "") {
-		faults = append(faults, p.planRoute(carrier)...)
+	carrier, wanted := carrierName(status), status.Traffic.Fault != nil && status.Traffic.Fault.Host != ""
+	switch {
+	case carrier == "" || managed[carrier]:
+	case !wanted:
+		ends = p.planRoute(carrier)
+	case p.problem == nil: // a problem keeps a fault from being written, never from being taken away
+		begins = p.planRoute(carrier)
 	}
 	for _, vs := range p.sight.virtualServices {
 		if name := vs.GetName(); !managed[name] && name != carrier && hasCopies(vs, p.rollout.Name) {
-			faults = append(faults, p.planRoute(name)...)
+			ends = append(ends, p.planRoute(name)...)
 		}
 	}
-	if t := p.rollout.Status.Traffic; t.Canary != nil && (t.Fault == nil || t.Fault.Host == "") {
-		return append(faults, own...)
+	if status.Traffic.Canary != nil {
+		return slices.Concat(ends, own, begins)
 	}
-	return append(own, faults...)
+	return slices.Concat(own, ends, begins)
 }
 
 // planRoute renders one VirtualService, unless it names a subset that the mesh may not know yet.
@@ -220,10 +224,11 @@ func (p *planner) render(name string, found *unstructured.Unstructured) (*unstru
 		return p.renderFault(p.rollout, status.FaultVirtualService, want)
 	}
 	if managed < 0 {
-		// A crash left our copy on a VirtualService that status names no more.
+		// A step before, or a crash, left our copy on a VirtualService that status names no more.
 		without := p.rollout.DeepCopy()
 		without.Status.Traffic.Fault = nil
-		return p.renderFault(without, &v1.ManagedVirtualService{Name: name}, want)
+		carrier := &v1.ManagedVirtualService{Name: name, Created: found != nil && mesh.MadeForFaultOf(p.rollout.Name, found)}
+		return p.renderFault(without, carrier, want)
 	}
 	return want, nil
 }

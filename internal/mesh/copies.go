@@ -248,6 +248,14 @@ func madeForFault(vs *unstructured.Unstructured, host, namespace string) string 
 	return ""
 }
 
+// MadeForFaultOf tells whether Sluice made a VirtualService for a fault of a Rollout of its namespace: it goes with that fault.
+func MadeForFaultOf(rollout string, vs *unstructured.Unstructured) bool {
+	hosts, _, err := unstructured.NestedStringSlice(vs.Object, "spec", "hosts")
+	return err == nil && isOurs(vs) && slices.ContainsFunc(hosts, func(host string) bool {
+		return vs.GetName() == faultCarrierName(rollout, host, vs.GetNamespace())
+	})
+}
+
 // carriesMesh tells whether sidecars obey a VirtualService: only there do sourceLabels select the canary's calls.
 func carriesMesh(vs *unstructured.Unstructured) bool {
 	gateways, given, err := unstructured.NestedStringSlice(vs.Object, "spec", "gateways")

@@ -182,6 +182,28 @@ func TestSurveyFault(t *testing.T) {
 	}
 }
 
+func TestMadeForFaultOf(t *testing.T) {
+	named := strings.ReplaceAll(ratings, "name: ratings", "name: reviews-fault-ratings")
+	made := strings.ReplaceAll(named, "name: reviews-fault-ratings", "labels: {app.kubernetes.io/managed-by: sluice}, name: reviews-fault-ratings")
+	for name, tc := range map[string]struct {
+		rollout, service string
+		want             bool
+	}{
+		"made for it":         {"reviews", made, true},
+		"in full":             {"reviews", strings.ReplaceAll(made, "[ratings]", "[ratings.bookinfo.svc.cluster.local]"), true},
+		"another Rollout's":   {"page", made, false},
+		"a person's":          {"reviews", named, false},
+		"for another host":    {"reviews", strings.ReplaceAll(made, "[ratings]", "[details]"), false},
+		"hosts of wrong type": {"reviews", strings.ReplaceAll(made, "[ratings]", "7"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := MadeForFaultOf(tc.rollout, parseAll(t, "VirtualService", tc.service)[0]); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestReferences(t *testing.T) {
 	services := parseAll(t, "VirtualService", `
 metadata: {name: all}
