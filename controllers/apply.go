@@ -12,7 +12,8 @@ import (
 
 // apply writes what the plan lacks, and tells whether anything happened that another decision depends on.
 func (c *convergence) apply(ctx context.Context) (bool, error) {
-	if c.refused || len(c.plan.changes) == 0 {
+	changes := c.writable(c.plan.changes)
+	if len(changes) == 0 {
 		return false, nil
 	}
 	if !c.confirmed {
@@ -22,13 +23,7 @@ func (c *convergence) apply(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
-	err := c.writeAll(ctx, c.plan.changes)
-	var refusal *refusalError
-	if errors.As(err, &refusal) {
-		c.refused, c.notes.refusal = true, &refusal.problem
-		return true, nil
-	}
-	if err != nil {
+	if err := c.writeAll(ctx, changes); err != nil {
 		return false, err
 	}
 	c.plan = c.makePlan(c.Clock.Now())
@@ -36,6 +31,21 @@ func (c *convergence) apply(ctx context.Context) (bool, error) {
 		c.Metrics.rollbackSeconds.Observe(c.Clock.Since(c.began).Seconds())
 	}
 	return true, nil
+}
+
+// writable leaves out what the API server refused in this reconcile, and on the way forward all that would follow it: a
+// step's writes keep their order.
+func (c *convergence) writable(changes []change) []change {
+	var left []change
+	for _, ch := range changes {
+		switch {
+		case !c.refused[ch.object()]:
+			left = append(left, ch)
+		case !c.urgent && ch.carries:
+			return left
+		}
+	}
+	return left
 }
 
 // confirm reads the Rollout live. A newer one is waited for in the cache, and on the way back to stable decided on at once.
@@ -57,12 +67,12 @@ func (c *convergence) confirm(ctx context.Context) error {
 
 // writeAll makes the changes one after the other, and ends with the first that fails. On the way back to stable the
 // VirtualServices are written at the same time, and one that fails keeps none of the others; but the rule, which may still
-// be needed then, stays as it is.
+// be needed then, stays as it is. A refusal is noted and is no error: what else went wrong is to be tried again at once.
 func (c *convergence) writeAll(ctx context.Context, changes []change) error {
 	if !c.urgent {
 		for _, change := range changes {
 			if err := c.write(ctx, change); err != nil {
-				return err
+				return c.unlessRefused(change, err)
 			}
 		}
 		return nil
@@ -72,11 +82,25 @@ func (c *convergence) writeAll(ctx context.Context, changes []change) error {
 		for batch < len(changes) && changes[batch].kind == changes[0].kind {
 			batch++
 		}
-		if err := c.writeTogether(ctx, changes[:batch]); err != nil {
+		refusals := len(c.refused)
+		if err := c.writeTogether(ctx, changes[:batch]); err != nil || len(c.refused) > refusals {
 			return err
 		}
 		changes = changes[batch:]
 	}
+	return nil
+}
+
+// unlessRefused notes a refusal, and returns any other error.
+func (c *convergence) unlessRefused(change change, err error) error {
+	var refusal *refusalError
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	if c.refused == nil {
+		c.refused = map[objectRef]bool{}
+	}
+	c.refused[change.object()], c.notes.refusal = true, &refusal.problem
 	return nil
 }
 
@@ -91,7 +115,7 @@ func (c *convergence) writeTogether(ctx context.Context, changes []change) error
 	wait.Wait()
 	var failures []error
 	for i := range changes {
-		if err := c.note(changes[i], results[i]); err != nil {
+		if err := c.unlessRefused(changes[i], c.note(changes[i], results[i])); err != nil {
 			failures = append(failures, err)
 		}
 	}

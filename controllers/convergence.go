@@ -28,8 +28,8 @@ type convergence struct {
 	confirmed bool
 	// urgent: traffic goes back to stable. Conflicts are retried at once on live reads, and nothing is waited for.
 	urgent bool
-	// refused: the API server refused a write in this reconcile; it is tried again in the next.
-	refused bool
+	// refused are the objects whose write the API server refused in this reconcile; they are tried again in the next.
+	refused map[objectRef]bool
 
 	decision pipeline.Decision
 	plan     plan
@@ -133,7 +133,7 @@ func (c *convergence) result() reconcile.Result {
 		}
 	}
 	soonest(c.plan.wait)
-	if c.refused || c.sight.meshProblem != nil || c.sight.problem != nil {
+	if len(c.refused) > 0 || c.sight.meshProblem != nil || c.sight.problem != nil {
 		soonest(refusedRetry)
 	}
 	return reconcile.Result{RequeueAfter: after, Priority: c.priority()}

@@ -66,20 +66,22 @@ func (c *convergence) takeDown(ctx context.Context, reader client.Reader) (recon
 		return reconcile.Result{}, err
 	}
 	if c.sight.meshProblem == nil {
-		err = c.writeAll(ctx, c.returning())
+		err = c.writeAll(ctx, c.writable(c.returning()))
 	}
-	var refusal *refusalError
 	switch {
-	case errors.As(err, &refusal):
-		return c.refusedReturn(ctx, refusal.problem)
 	case err != nil:
 		return reconcile.Result{}, err
+	case len(c.refused) > 0:
+		return c.refusedReturn(ctx, *c.notes.refusal)
 	case c.sight.meshProblem != nil:
 		return c.refusedReturn(ctx, *c.sight.meshProblem)
 	}
 	if c.rollout.Annotations[v1.DeletionPolicyAnnotation] == v1.DeletionPolicyDelete {
-		if rest, err := c.removeCreated(ctx); err != nil || rest > 0 {
+		switch rest, err := c.removeCreated(ctx); {
+		case err != nil || rest > 0:
 			return reconcile.Result{RequeueAfter: rest}, err
+		case len(c.refused) > 0:
+			return c.refusedReturn(ctx, *c.notes.refusal)
 		}
 	}
 	return reconcile.Result{}, c.release(ctx)
@@ -130,7 +132,7 @@ func (c *convergence) removeCreated(ctx context.Context) (time.Duration, error) 
 	return 0, c.remove(ctx, kindDestinationRule, status.DestinationRule.Name)
 }
 
-// remove deletes an object if it is still there and as it was seen.
+// remove deletes an object, unless that is refused, if it is still there and as it was seen.
 func (c *convergence) remove(ctx context.Context, kind schema.GroupVersionKind, name string) error {
 	objects := c.sight.virtualServices
 	if kind == kindDestinationRule {
@@ -140,7 +142,8 @@ func (c *convergence) remove(ctx context.Context, kind schema.GroupVersionKind, 
 	if found == nil {
 		return nil
 	}
-	return c.write(ctx, change{kind: kind, name: name, found: found})
+	gone := change{kind: kind, name: name, found: found}
+	return c.unlessRefused(gone, c.write(ctx, gone))
 }
 
 // release removes the finalizer and forgets the Rollout.

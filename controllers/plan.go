@@ -24,6 +24,11 @@ type change struct {
 	carries bool
 }
 
+// objectRef names an object of the Rollout's namespace.
+type objectRef struct{ kind, name string }
+
+func (ch *change) object() objectRef { return objectRef{ch.kind.Kind, ch.name} }
+
 // plan is what the mesh lacks of the committed status.
 type plan struct {
 	// changes that may be written now, in this order.
