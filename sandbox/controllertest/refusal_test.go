@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	istio "istio.io/api/networking/v1alpha3"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/sandbox/controlplane"
@@ -69,18 +71,22 @@ spec: {policyName: %[1]s, validationActions: [Deny]}
 `, w.namespace)
 	w.rollout(walk)
 	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
-	vs := w.awaitRoutes("reviews", "v1")
+	w.awaitRoutes("reviews", "v1")
 	if err := server.Kube.Apply(t.Context(), "", []byte(policy)); err != nil {
 		t.Fatal(err)
 	}
 	w.eventually("the policy is in force", func() error {
-		trial := vs.DeepCopy()
+		// A dry run on the newest version: neither a repair nor a conflict is taken for the policy.
+		trial := &networking.VirtualService{}
+		if err := w.client.Get(t.Context(), w.key("reviews"), trial); err != nil {
+			return err
+		}
 		trial.Spec.Http[0].Route = []*istio.HTTPRouteDestination{
 			{Destination: &istio.Destination{Host: "reviews", Subset: "v1"}, Weight: 50},
 			{Destination: &istio.Destination{Host: "reviews", Subset: "v1"}, Weight: 50},
 		}
-		if err := w.client.Update(t.Context(), trial); err == nil {
-			return errors.New("a half passed")
+		if err := w.client.Update(t.Context(), trial, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "no halves here") {
+			return fmt.Errorf("not refused by the policy: %w", err)
 		}
 		return nil
 	})
