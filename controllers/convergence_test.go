@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -16,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/yaml"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -173,23 +171,5 @@ func TestWhoMayNotWriteTheMeshPlansNothing(t *testing.T) {
 				t.Errorf("other weights make %d changes", len(changes))
 			}
 		})
-	}
-}
-
-func TestDeletionOfTheSecondRolloutLeavesTheMeshAlone(t *testing.T) {
-	younger := atHalf("reviews-too")
-	younger.CreationTimestamp = metav1.NewTime(after(1))
-	deleted := metav1.NewTime(after(2))
-	younger.DeletionTimestamp = &deleted
-	k := newCluster(t, interceptor.Funcs{}, reviewsService(), parse(t, halfRoutes), parse(t, bothSubsets), atHalf("reviews"), younger)
-	before := k.routes("reviews")
-	if _, err := k.Reconcile(t.Context(), reconcile.Request{NamespacedName: keyOf("bookinfo", "reviews-too")}); err != nil {
-		t.Fatal(err)
-	}
-	if got := k.routes("reviews"); got != before {
-		t.Errorf("routes are %s, were %s", got, before)
-	}
-	if err := k.Live.Get(t.Context(), keyOf("bookinfo", "reviews-too"), &v1.Rollout{}); !apierrors.IsNotFound(err) {
-		t.Errorf("the deleted Rollout is still there: %v", err)
 	}
 }

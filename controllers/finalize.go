@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -13,10 +14,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/mesh"
 	"sluice.dev/sluice/internal/pipeline"
 )
 
-// giveUpAfter bounds how long a deletion waits for an API server that refuses to put the mesh back.
+// giveUpAfter bounds how long a deletion waits for an API server that refuses to put the mesh back, and for a stable version
+// that has nothing ready.
 const giveUpAfter = time.Minute
 
 // finalize brings all traffic to the stable version, and then lets the Rollout go. What can not be put back, because it is
@@ -62,6 +65,9 @@ func (c *convergence) takeDown(ctx context.Context, reader client.Reader) (recon
 	if istioGone || c.sight.firstOnHost(c.rollout) != "" { // no mesh, or one that is another Rollout's
 		return reconcile.Result{}, c.release(ctx)
 	}
+	if rest := c.untilReturn(); rest > 0 {
+		return reconcile.Result{RequeueAfter: min(rest, refusedRetry), Priority: new(0)}, nil
+	}
 	if err := c.commitReturn(ctx); err != nil {
 		return reconcile.Result{}, err
 	}
@@ -87,15 +93,54 @@ func (c *convergence) takeDown(ctx context.Context, reader client.Reader) (recon
 	return reconcile.Result{}, c.release(ctx)
 }
 
-// commitReturn commits that all traffic goes to stable and that no run is in flight.
+// stableIsDead tells whether going back would take users from a canary that serves to a stable version that does not.
+func (c *convergence) stableIsDead() bool {
+	t := c.rollout.Status.Traffic
+	if !t.ExposedToUsers() {
+		return false
+	}
+	subsets := mesh.Survey(c.rollout, c.sight.virtualServices, c.sight.destinationRules).Subsets
+	ready := func(version string) bool { return c.sight.version(c.rollout, version, subsets).Ready > 0 }
+	return !ready(t.Stable.Version) && ready(t.Canary.Version)
+}
+
+// untilReturn is how much longer the traffic stays as it is, for a stable version that has nothing ready; 0: not at all. It
+// tells of that once.
+func (c *convergence) untilReturn() time.Duration {
+	rest := giveUpAfter - c.Clock.Since(c.rollout.DeletionTimestamp.Time)
+	if rest <= 0 || !c.stableIsDead() {
+		return 0
+	}
+	if t := c.rollout.Status.Traffic; !c.notes.toldOfDeletion {
+		c.notes.toldOfDeletion = true
+		c.emit(pipeline.Event{Warning: true, Reason: v1.ReasonStableUnavailable, Message: fmt.Sprintf(
+			"the deletion waits, for %s at most: %s has no ready endpoint and %s has; all traffic goes to %s as soon as it is ready",
+			giveUpAfter, t.Stable.Version, t.Canary.Version, t.Stable.Version)})
+	}
+	return rest
+}
+
+// commitReturn commits that all traffic goes to stable and that no run is in flight. What stable can not take, because it had
+// nothing ready for too long, the canary keeps alone.
 func (c *convergence) commitReturn(ctx context.Context) error {
 	status := *c.rollout.Status.DeepCopy()
-	back := status.Traffic.AllStable()
+	back, kept := status.Traffic.AllStable(), c.stableIsDead()
+	if kept {
+		back.Stable = *status.Traffic.Canary
+	}
+	before := status.Traffic.Stable.Version
 	status.Traffic, status.Canary, status.Run, status.Step, status.Mode = &back, "", nil, nil, ""
 	if hashOf(status) == hashOf(c.rollout.Status) {
 		return nil
 	}
-	return c.commitStatus(ctx, status)
+	if err := c.commitStatus(ctx, status); err != nil {
+		return err
+	}
+	if kept {
+		c.emit(pipeline.Event{Warning: true, Reason: v1.ReasonStableUnavailable, Message: fmt.Sprintf(
+			"deleted with all traffic on %s: %s has had no ready endpoint for %s", back.Stable.Version, before, giveUpAfter)})
+	}
+	return nil
 }
 
 // returning are the changes that put back what is there; nothing is made anew.

@@ -37,6 +37,8 @@ type notes struct {
 	written *pipeline.Written
 	// refusal is why the API server refused the last write.
 	refusal *pipeline.Problem
+	// toldOfDeletion: an event told that the deletion waits.
+	toldOfDeletion bool
 	// conflicts in a row, by which retries back off.
 	conflicts int
 }

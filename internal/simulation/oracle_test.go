@@ -300,7 +300,7 @@ func (o *oracle) checkExposure(a, b *v1.RolloutStatus) {
 		if a.Traffic != nil && a.Traffic.ExposedToUsers() && !promoted(a, b) {
 			_, stable, _ := o.seen(b.Traffic.Stable.Version)
 			_, canary, _ := o.seen(a.Traffic.Canary.Version)
-			if r := o.world.rollout(); !stable && canary && r.DeletionTimestamp == nil {
+			if !stable && canary {
 				o.world.violated(10, "all traffic goes to %s, which has no ready endpoint, from %s, which has", b.Traffic.Stable.Version, a.Traffic.Canary.Version)
 			}
 		}
