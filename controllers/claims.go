@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -36,15 +37,15 @@ func (c *claims) holder(target, rollout types.NamespacedName) (types.NamespacedN
 	return holder, ok && holder != rollout
 }
 
-// keep drops all claims of the Rollout but this one; an empty name keeps none.
-func (c *claims) keep(rollout types.NamespacedName, name string) {
+// keep drops all claims of the Rollout but those on the named VirtualServices.
+func (c *claims) keep(rollout types.NamespacedName, names ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for target, holder := range c.holders {
-		if holder == rollout && target.Name != name {
+		if holder == rollout && !slices.Contains(names, target.Name) {
 			delete(c.holders, target)
 		}
 	}
 }
 
-func (c *claims) forget(rollout types.NamespacedName) { c.keep(rollout, "") }
+func (c *claims) forget(rollout types.NamespacedName) { c.keep(rollout) }

@@ -133,6 +133,9 @@ func (c *convergence) result() reconcile.Result {
 		}
 	}
 	soonest(c.plan.wait)
+	if c.decision.Status.Reason == v1.ReasonFaultBusy {
+		soonest(refusedRetry) // a claim that is dropped before it was committed wakes nobody
+	}
 	if len(c.refused) > 0 || c.sight.meshProblem != nil || c.sight.problem != nil {
 		soonest(refusedRetry)
 	}

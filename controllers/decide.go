@@ -3,10 +3,10 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/internal/mesh"
@@ -18,21 +18,18 @@ const noteLimit = 1024
 
 // decide observes and asks the pipeline. Nothing is written yet.
 func (c *convergence) decide(ctx context.Context) error {
-	c.claims.keep(c.key, carrierName(&c.rollout.Status))
+	c.claims.keep(c.key, faultsOn(&c.rollout.Status)...)
 	in, err := c.observe(ctx)
 	if err != nil {
 		return err
 	}
 	began := c.Clock.Now()
 	c.decision = pipeline.Next(in)
-	if holder, ok := c.claim(); !ok {
+	if host, holder := c.claim(); holder != "" {
 		// Another Rollout began its fault there a moment ago: decide again, knowing that.
-		for host, target := range in.Mesh.Faults {
-			if target.VirtualService.Name == carrierName(&c.decision.Status) {
-				target.Busy = holder
-				in.Mesh.Faults[host] = target
-			}
-		}
+		target := in.Mesh.Faults[host]
+		target.Busy = holder
+		in.Mesh.Faults[host] = target
 		c.decision = pipeline.Next(in)
 	}
 	c.saveMirrors()
@@ -73,14 +70,20 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 	return in, nil
 }
 
-// claim takes the VirtualService on which the decision begins a fault, or names the Rollout that was quicker.
-func (c *convergence) claim() (holder string, ok bool) {
-	name := carrierName(&c.decision.Status)
-	if name == "" || name == carrierName(&c.rollout.Status) {
-		return "", true
+// claim takes the VirtualServices on which the decision begins a fault, or names the Rollout that was quicker, and the fault's
+// host.
+func (c *convergence) claim() (host, holder string) {
+	before := faultsOn(&c.rollout.Status)
+	for _, name := range faultsOn(&c.decision.Status) {
+		if slices.Contains(before, name) {
+			continue
+		}
+		if other, ok := c.claims.take(keyOf(c.key.Namespace, name), c.key); !ok {
+			c.claims.keep(c.key, before...)
+			return c.decision.Status.Traffic.Fault.Host, other.Name
+		}
 	}
-	other, ok := c.claims.take(types.NamespacedName{Namespace: c.key.Namespace, Name: name}, c.key)
-	return other.Name, ok
+	return "", ""
 }
 
 func carrierName(status *v1.RolloutStatus) string {
@@ -119,7 +122,7 @@ func (c *convergence) commit(ctx context.Context) error {
 	if err := c.commitStatus(ctx, c.decision.Status); err != nil {
 		return err
 	}
-	c.claims.keep(c.key, carrierName(&c.rollout.Status))
+	c.claims.keep(c.key, faultsOn(&c.rollout.Status)...)
 	for _, event := range c.decision.Events {
 		c.emit(event)
 	}

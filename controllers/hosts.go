@@ -76,13 +76,18 @@ func cameFirst(a, b *v1.Rollout) bool {
 // drivesHost tells whether a Rollout has begun to write its host's mesh.
 func drivesHost(rollout *v1.Rollout) bool { return rollout.Status.Traffic != nil }
 
-// faultTargets looks up, for each fault.host that is not the Rollout's own, the VirtualService that would carry the fault.
+// faultTargets looks up, for each fault.host of the steps, the VirtualService that would carry the fault. The key of the
+// Rollout's own host, however it is spelled, is empty: there the managed VirtualServices carry it.
 func (r *RolloutReconciler) faultTargets(ctx context.Context, rollout *v1.Rollout, s *sight) (map[string]pipeline.FaultTarget, error) {
 	targets := map[string]pipeline.FaultTarget{}
 	own := mesh.HostKey(rollout.Spec.Host, rollout.Namespace)
 	for i := range rollout.Spec.Steps {
 		fault := rollout.Spec.Steps[i].Fault
-		if fault == nil || fault.Host == "" || mesh.HostKey(fault.Host, rollout.Namespace) == own {
+		if fault == nil {
+			continue
+		}
+		if fault.Host == "" || mesh.HostKey(fault.Host, rollout.Namespace) == own {
+			targets[""] = pipeline.FaultTarget{Busy: r.ownFaultHolder(rollout, s)}
 			continue
 		}
 		if _, done := targets[fault.Host]; done {
@@ -116,38 +121,52 @@ func (r *RolloutReconciler) faultTarget(ctx context.Context, rollout *v1.Rollout
 		target.Problem = &pipeline.Problem{Reason: v1.ReasonHostConflict, Message: fmt.Sprintf(
 			"VirtualService %s routes to fault host %s and to %s: a fault there does not work yet, give each host a VirtualService of its own", carrier.Name, host, rollout.Spec.Host)}
 	}
-	target.Busy = r.faultHolder(rollout, s.rollouts, carrier.Name)
+	target.Busy = r.faultHolder(rollout, s, carrier.Name)
 	return target, nil
 }
 
-// faultHolder names another Rollout whose fault stands on a VirtualService, by this process's commits and by the statuses.
-func (r *RolloutReconciler) faultHolder(rollout *v1.Rollout, rollouts []v1.Rollout, name string) string {
+// ownFaultHolder names another Rollout whose fault stands on a VirtualService that this one drives.
+func (r *RolloutReconciler) ownFaultHolder(rollout *v1.Rollout, s *sight) string {
+	for _, vs := range rollout.Status.VirtualServices {
+		if holder := r.faultHolder(rollout, s, vs.Name); holder != "" {
+			return holder
+		}
+	}
+	return ""
+}
+
+// faultHolder names another Rollout whose fault stands on a VirtualService, by this process's commits, by the statuses, or by
+// what was found there.
+func (r *RolloutReconciler) faultHolder(rollout *v1.Rollout, s *sight, name string) string {
 	target := types.NamespacedName{Namespace: rollout.Namespace, Name: name}
 	if holder, ok := r.claims.holder(target, client.ObjectKeyFromObject(rollout)); ok {
 		return holder.Name
 	}
-	for i := range rollouts {
-		if other := &rollouts[i]; other.Name != rollout.Name && carriesFault(&other.Status, name) {
+	found := find(s.virtualServices, name)
+	for i := range s.rollouts {
+		other := &s.rollouts[i]
+		if other.Name == rollout.Name {
+			continue
+		}
+		if slices.Contains(faultsOn(&other.Status), name) || (found != nil && hasFault(found, other.Name)) {
 			return other.Name
 		}
 	}
 	return ""
 }
 
-// carriesFault tells whether a status has a fault on a VirtualService, its own or that of another host.
-func carriesFault(status *v1.RolloutStatus, name string) bool {
-	if vs := status.FaultVirtualService; vs != nil && vs.Name == name {
-		return true
+// faultsOn names the VirtualServices that a status has a fault on: its own, or that of another host.
+func faultsOn(status *v1.RolloutStatus) []string {
+	var names []string
+	if carrier := carrierName(status); carrier != "" {
+		names = append(names, carrier)
 	}
-	if status.Traffic == nil || status.Traffic.Fault == nil || status.Traffic.Fault.Host != "" {
-		return false
-	}
-	for _, vs := range status.VirtualServices {
-		if vs.Name == name {
-			return true
+	if status.Traffic != nil && status.Traffic.Fault != nil && status.Traffic.Fault.Host == "" {
+		for _, vs := range status.VirtualServices {
+			names = append(names, vs.Name)
 		}
 	}
-	return false
+	return names
 }
 
 func fromMesh(p *mesh.Problem) *pipeline.Problem {

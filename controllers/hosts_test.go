@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	v1 "sluice.dev/sluice/api/v1"
 )
@@ -56,5 +57,63 @@ func TestNoRolloutYieldsToItsOwnPast(t *testing.T) {
 	past, present := onHost("a", "reviews", 5, true), onHost("a", "reviews", 5, false)
 	if got := (&sight{rollouts: []v1.Rollout{past}}).firstOnHost(&present); got != "" {
 		t.Errorf("a yields to %q", got)
+	}
+}
+
+// The fault of another Rollout, which calls reviews, stands on the VirtualService of reviews: a second one has to wait.
+func TestAFaultOnTheOwnHostWaitsForOneThatStands(t *testing.T) {
+	page := rolloutOf(v1.RolloutSpec{Host: "page"})
+	page.Name = "page"
+	carrying := page.DeepCopy()
+	carrying.Status.FaultVirtualService = &v1.ManagedVirtualService{Name: "reviews"}
+	standing := virtualServiceOf("reviews", "sluice-fault-page-0", "primary")
+	matched := virtualServiceOf("reviews", "sluice-match-page-0", "primary")
+	for name, tc := range map[string]struct {
+		host, claimed string
+		other         *v1.Rollout
+		found         *unstructured.Unstructured
+		want          string
+	}{
+		"nothing stands there":       {"", "", page, matched, ""},
+		"by its status":              {"", "", carrying, nil, "page"},
+		"the host in full":           {"reviews.bookinfo.svc.cluster.local", "", carrying, nil, "page"},
+		"by the copy that was found": {"", "", page, standing, "page"},
+		"by a claim":                 {"reviews", "reviews", page, nil, "page"},
+		"a claim on something else":  {"", "ratings", page, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rollout := atHalf("reviews")
+			rollout.Spec.Steps = []v1.Step{{Name: "abort", Fault: &v1.Fault{Host: tc.host}}}
+			r := NewRolloutReconciler(Dependencies{})
+			if tc.claimed != "" {
+				r.claims.take(keyOf("bookinfo", tc.claimed), keyOf("bookinfo", "page"))
+			}
+			s := &sight{rollouts: []v1.Rollout{*tc.other, *rollout}}
+			if tc.found != nil {
+				s.virtualServices = append(s.virtualServices, tc.found)
+			}
+			targets, err := r.faultTargets(t.Context(), rollout, s)
+			if got, ok := targets[""]; err != nil || !ok || got.Busy != tc.want {
+				t.Errorf("own host: %+v (there: %v, error %v), want busy with %q", got, ok, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestAFaultOnTheOwnHostIsClaimed(t *testing.T) {
+	rollout, page, target := atHalf("reviews"), keyOf("bookinfo", "page"), keyOf("bookinfo", "reviews")
+	c := &convergence{RolloutReconciler: NewRolloutReconciler(Dependencies{}), key: target, rollout: rollout}
+	c.decision.Status = *rollout.Status.DeepCopy()
+	c.decision.Status.Traffic.Fault = &v1.FaultInjection{}
+	if _, holder := c.claim(); holder != "" {
+		t.Fatalf("a free VirtualService is %s's", holder)
+	}
+	if holder, ok := c.claims.holder(target, page); !ok || holder != c.key {
+		t.Error("the VirtualService of the own host was not claimed")
+	}
+	c.claims.forget(c.key)
+	c.claims.take(target, page)
+	if host, holder := c.claim(); host != "" || holder != "page" {
+		t.Errorf("host %q is %q's, want the own one and page", host, holder)
 	}
 }

@@ -293,13 +293,29 @@ func subsetsIn(rule *unstructured.Unstructured) []v1.Subset {
 	return subsets
 }
 
-var copyName = regexp.MustCompile(`^sluice-(?:fault|match|mirror)-(.+)-\d+$`)
+var copyName = regexp.MustCompile(`^sluice-(fault|match|mirror)-(.+)-\d+$`)
+
+// copyOwner names the Rollout that a route was inserted for, and what for; empty: it was not inserted.
+func copyOwner(route string) (rollout, kind string) {
+	if match := copyName.FindStringSubmatch(route); match != nil {
+		return match[2], match[1]
+	}
+	return "", ""
+}
 
 // hasCopies tells whether a VirtualService holds routes that were inserted for a Rollout.
 func hasCopies(vs *unstructured.Unstructured, rollout string) bool {
 	return slices.ContainsFunc(routeNames(vs), func(name string) bool {
-		match := copyName.FindStringSubmatch(name)
-		return match != nil && match[1] == rollout
+		owner, _ := copyOwner(name)
+		return owner == rollout
+	})
+}
+
+// hasFault tells whether one of them is a fault's.
+func hasFault(vs *unstructured.Unstructured, rollout string) bool {
+	return slices.ContainsFunc(routeNames(vs), func(name string) bool {
+		owner, kind := copyOwner(name)
+		return owner == rollout && kind == "fault"
 	})
 }
 

@@ -57,12 +57,12 @@ func (c *convergence) refuseForeign(change *change) error {
 		kept[name] = true
 	}
 	for _, name := range routeNames(change.found) {
-		match := copyName.FindStringSubmatch(name)
-		if match == nil || match[1] == c.key.Name || kept[name] || !c.sight.drives(match[1], change.name) {
+		owner, _ := copyOwner(name)
+		if owner == "" || owner == c.key.Name || kept[name] || !c.sight.drives(owner, change.name) {
 			continue
 		}
 		return &refusalError{pipeline.Problem{Reason: v1.ReasonHostConflict, Message: fmt.Sprintf(
-			"writing VirtualService %s would drop route %s of Rollout %s", change.name, name, match[1])}}
+			"writing VirtualService %s would drop route %s of Rollout %s", change.name, name, owner)}}
 	}
 	return nil
 }

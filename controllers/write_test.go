@@ -140,7 +140,7 @@ func TestClaims(t *testing.T) {
 	if holder, ok := c.holder(target, b); !ok || holder != a {
 		t.Error("a kept claim is gone")
 	}
-	c.keep(a, "")
+	c.keep(a)
 	if _, ok := c.take(target, b); !ok {
 		t.Error("a released VirtualService was not given")
 	}
