@@ -27,7 +27,7 @@ const (
 	// maxPasses bounds how often one reconcile decides and applies: a step that begins takes two, a conflict one more.
 	maxPasses = 8
 
-	// staleRetry is the safety net of the staleness guard; the watch event is what wakes.
+	// staleRetry is the safety net of what a watch wakes from: a cache that is behind, a kind that is not known to be readable.
 	staleRetry = time.Second
 	// conflictRetry is soon, since the event that tells of the other write is on its way.
 	conflictRetry = 20 * time.Millisecond
@@ -121,9 +121,9 @@ var (
 // outcome turns an error into a result: stale reads and conflicts are waited out silently, others back off.
 func (r *RolloutReconciler) outcome(err error) (reconcile.Result, error) {
 	switch {
-	case errors.Is(err, errStale):
+	case errors.Is(err, errStale), errors.Is(err, errNotYet):
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
-	case errors.Is(err, errConflict), errors.Is(err, errNotYet), apierrors.IsConflict(err):
+	case errors.Is(err, errConflict), apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: conflictRetry}, nil
 	default:
 		return reconcile.Result{}, err

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,10 +41,13 @@ type sight struct {
 // look reads a Rollout's namespace, the mesh's objects through reader. What it wants to be woken by is noted before it reads.
 func (r *RolloutReconciler) look(ctx context.Context, rollout *v1.Rollout, reader client.Reader) (*sight, error) {
 	s := &sight{}
-	if err := r.lookAtService(ctx, rollout, s); err != nil {
+	err := r.lookAtService(ctx, rollout, s)
+	if err == nil || errors.Is(err, errNotYet) { // it is woken when the kinds are known
+		r.interest.note(rollout, s.service)
+	}
+	if err != nil {
 		return nil, err
 	}
-	r.interest.note(rollout, s.service)
 	list := &v1.RolloutList{}
 	if err := r.Client.List(ctx, list, client.InNamespace(rollout.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing Rollouts of %s: %w", rollout.Namespace, err)
