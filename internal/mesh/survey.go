@@ -29,7 +29,8 @@ type Surveyed struct {
 	Problem *Problem
 }
 
-// Survey looks for what routes to the Rollout's host.
+// Survey looks for what routes to the Rollout's host. In mid-run it holds as well: what the Rollout drives already is no
+// obstacle to it, however its routes split or whether they are gone at the moment, but a second object for the host is.
 func Survey(r *v1.Rollout, virtualServices, destinationRules []*unstructured.Unstructured) Surveyed {
 	s := surveyor{rollout: r, host: HostKey(r.Spec.Host, r.Namespace)}
 	for _, vs := range byName(virtualServices) {
@@ -146,7 +147,11 @@ func (s *surveyor) checkVirtualServices(all []*unstructured.Unstructured) {
 		s.problem("VirtualServices %s all concern host %s: several do not work yet, keep one", strings.Join(sortedKeys(names), ", "), s.rollout.Spec.Host)
 		return
 	}
-	if len(s.found.VirtualServices) == 0 && len(s.claimants) == 1 {
+	driven := s.rollout.Status.VirtualServices
+	drives := func(name string) bool {
+		return slices.ContainsFunc(driven, func(vs v1.ManagedVirtualService) bool { return vs.Name == name })
+	}
+	if len(s.found.VirtualServices) == 0 && len(s.claimants) == 1 && !drives(s.claimants[0]) {
 		s.problem("VirtualService %s binds host %s but has no HTTP route to it: add one, or remove it", s.claimants[0], s.rollout.Spec.Host)
 		return
 	}
@@ -159,7 +164,7 @@ func (s *surveyor) checkVirtualServices(all []*unstructured.Unstructured) {
 		}
 	}
 	taken := slices.ContainsFunc(all, func(vs *unstructured.Unstructured) bool { return vs.GetName() == wanted })
-	if len(names) == 0 && taken {
+	if len(names) == 0 && taken && len(driven) == 0 {
 		s.problem("VirtualService %s is there already, for another host: give spec.virtualServices another name", wanted)
 	}
 }
@@ -181,6 +186,9 @@ func (s *surveyor) rules(all []*unstructured.Unstructured) {
 	named := s.rollout.Spec.DestinationRule != nil && s.rollout.Spec.DestinationRule.Name != ""
 	if named {
 		wanted = s.rollout.Spec.DestinationRule.Name
+	}
+	if driven := s.rollout.Status.DestinationRule; driven != nil && !named {
+		wanted = driven.Name // the one that would be made again
 	}
 	switch {
 	case len(names) > 1:

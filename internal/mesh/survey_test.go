@@ -147,6 +147,53 @@ spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews
 	}
 }
 
+// What the Rollout itself does to the mesh in mid-run is no conflict; a second object for the host is one.
+func TestSurveyInMidRun(t *testing.T) {
+	const status = `
+metadata: {name: reviews, namespace: bookinfo}
+spec: {host: reviews, version: v3}
+status:
+  virtualServices: [{name: site, routes: [{key: primary, subset: v1}]}]
+  destinationRule: {name: site}
+  faultVirtualService: {name: reviews-fault-ratings, created: true}`
+	const site = `
+metadata: {name: site, namespace: bookinfo}
+spec:
+  hosts: [reviews]
+  http:
+  - {name: sluice-fault-page-0, match: [{headers: {a: {exact: b}}}], fault: {}, route: [{destination: {host: reviews, subset: v1}}]}
+  - {name: sluice-match-reviews-0, match: [{headers: {a: {exact: b}}}], route: [{destination: {host: reviews, subset: v3}}]}
+  - {name: primary, mirrors: [{destination: {host: reviews, subset: v3}}], route: [{destination: {host: reviews, subset: v1}, weight: 50}, {destination: {host: reviews, subset: v3}, weight: 50}]}`
+	const carrier = `
+metadata: {name: reviews-fault-ratings, namespace: bookinfo, labels: {app.kubernetes.io/managed-by: sluice}}
+spec: {hosts: [ratings], http: [{name: sluice-fault-reviews-0, fault: {}, route: [{destination: {host: ratings}}]}, {name: primary, route: [{destination: {host: ratings}}]}]}`
+	rule := strings.Replace(plainRule, "name: reviews", "name: site", 1)
+	for name, tc := range map[string]struct{ services, rules, problem string }{
+		"split, with copies and a fault elsewhere": {services: site + "\n---\n" + carrier, rules: rule},
+		"its routes are gone":                      {services: "metadata: {name: site}\nspec: {hosts: [reviews]}", rules: rule},
+		"its VirtualService is gone, one of the Rollout's name is for another host": {
+			services: strings.Replace(ratings, "name: ratings", "name: reviews", 1), rules: rule,
+		},
+		"its rule is gone, one of the Rollout's name is for another host": {
+			services: site, rules: strings.Replace(plainRule, "host: reviews", "host: ratings", 1),
+		},
+		"a second VirtualService":    {services: site + "\n---\n" + edge, rules: rule, problem: "VirtualServices edge, site all concern host reviews"},
+		"a second rule":              {services: site, rules: rule + "\n---\n" + plainRule, problem: "DestinationRules reviews, site are all for host reviews"},
+		"its rule has another host":  {services: site, rules: strings.Replace(rule, "host: reviews", "host: ratings", 1), problem: "DestinationRule site is there already, for another host"},
+		"bound by one without route": {services: site + "\n---\n" + strings.Replace(ratings, "[ratings]", "[reviews]", 1), rules: rule, problem: "VirtualServices ratings, site all concern"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Survey(parseRollout(t, status), parseAll(t, "VirtualService", tc.services), parseAll(t, "DestinationRule", tc.rules)).Problem
+			switch {
+			case tc.problem == "" && got != nil:
+				t.Errorf("problem %+v, want none", got)
+			case tc.problem != "" && (got == nil || !strings.Contains(got.Message, tc.problem)):
+				t.Errorf("problem %+v, want one that says %q", got, tc.problem)
+			}
+		})
+	}
+}
+
 func TestSurveyFault(t *testing.T) {
 	named := strings.ReplaceAll(ratings, "name: ratings", "name: reviews-fault-ratings")
 	made := strings.ReplaceAll(named, "name: reviews-fault-ratings", "labels: {app.kubernetes.io/managed-by: sluice}, name: reviews-fault-ratings")
