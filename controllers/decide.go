@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/internal/mesh"
@@ -127,8 +128,22 @@ func (c *convergence) commit(ctx context.Context) error {
 		c.emit(event)
 	}
 	c.Metrics.committed(before, c.rollout)
+	if c.decision.Rollback {
+		c.lookLive(ctx)
+	}
 	c.plan = c.makePlan(c.Clock.Now())
 	return nil
+}
+
+// lookLive reads the mesh's objects from the API server: the way back does not trust a cache that may be behind. Where the
+// server does not answer, what is cached has to do.
+func (c *convergence) lookLive(ctx context.Context) {
+	fresh := *c.sight
+	if err := c.lookAtMesh(ctx, c.rollout, c.Live, &fresh); err != nil {
+		log.FromContext(ctx).Info("the mesh could not be read live for the way back", "error", err.Error())
+		return
+	}
+	c.sight = &fresh
 }
 
 func allStable(t *v1.Traffic) bool { return t != nil && t.Canary == nil }
