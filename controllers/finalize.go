@@ -52,7 +52,7 @@ func (r *RolloutReconciler) ended(result reconcile.Result, err error) (reconcile
 	return result, nil
 }
 
-// takeDown commits the way back, writes it, and removes what Sluice made if that was asked for; then the finalizer.
+// takeDown commits the way back and writes it, and then leaves.
 func (c *convergence) takeDown(ctx context.Context, reader client.Reader) (reconcile.Result, error) {
 	if c.rollout.Status.Traffic == nil || detached(c.rollout) {
 		return reconcile.Result{}, c.release(ctx)
@@ -82,6 +82,11 @@ func (c *convergence) takeDown(ctx context.Context, reader client.Reader) (recon
 	case c.sight.meshProblem != nil:
 		return c.refusedReturn(ctx, *c.sight.meshProblem)
 	}
+	return c.leave(ctx)
+}
+
+// leave removes what Sluice made, if that was asked for, and the finalizer.
+func (c *convergence) leave(ctx context.Context) (reconcile.Result, error) {
 	if c.rollout.Annotations[v1.DeletionPolicyAnnotation] == v1.DeletionPolicyDelete {
 		switch rest, err := c.removeCreated(ctx); {
 		case err != nil || rest > 0:
