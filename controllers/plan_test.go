@@ -3,10 +3,8 @@ package controllers
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/types/known/durationpb"
 	istio "istio.io/api/networking/v1alpha3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -39,9 +37,9 @@ func TestAFaultEndsBeforeTheNextTrafficBegins(t *testing.T) {
 	rollout := atHalf("reviews")
 	rollout.Status.Traffic.Weight = 60
 	rollout.Status.FaultVirtualService = &v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}
-	slow := &istio.HTTPFaultInjection_Delay{HttpDelayType: &istio.HTTPFaultInjection_Delay_FixedDelay{FixedDelay: durationpb.New(time.Second)}}
+	abort := &istio.HTTPFaultInjection_Abort{ErrorType: &istio.HTTPFaultInjection_Abort_HttpStatus{HttpStatus: 503}}
 	jason := &istio.HTTPMatchRequest{Headers: map[string]*istio.StringMatch{"end-user": {MatchType: &istio.StringMatch_Exact{Exact: "jason"}}}}
-	fault := &v1.FaultInjection{Host: "ratings", Match: v1.HTTPMatches{jason}, Delay: slow}
+	fault := &v1.FaultInjection{Host: "ratings", Match: v1.HTTPMatches{jason}, Abort: abort}
 	adopted := parse(t, madeForDetails)
 	adopted.SetLabels(nil)
 	for name, tc := range map[string]struct {
