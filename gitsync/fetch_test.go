@@ -3,10 +3,14 @@ package gitsync
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"path/filepath"
 	"strings"
@@ -356,5 +360,38 @@ func TestFetchIsCancelled(t *testing.T) {
 	source.URL = mustParse(t, strings.Replace(r.URL, "app.git", "app.git2", 1))
 	if _, err := (&Fetcher{}).Fetch(t.Context(), source, ""); err == nil || !strings.Contains(err.Error(), "empty") {
 		t.Errorf("an empty repository: %v", err)
+	}
+}
+
+// A server whose certificate nobody else trusts is trusted by the Secret's ca.crt, and a repository may move within its host.
+func TestFetchOverTLS(t *testing.T) {
+	t.Parallel()
+	r := newRepository(t)
+	r.write("a.yaml", "a: 1\n")
+	commit := r.push()
+	proxy := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if rest, moved := strings.CutPrefix(request.URL.Path, "/old"); moved {
+			http.Redirect(w, request, rest+"?"+request.URL.RawQuery, http.StatusMovedPermanently)
+			return
+		}
+		httputil.NewSingleHostReverseProxy(mustParse(t, strings.TrimSuffix(r.URL, "/app.git"))).ServeHTTP(w, request)
+	}))
+	proxy.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(proxy.Close)
+	source := r.source("", v1.GitRef{})
+	source.URL = mustParse(t, proxy.URL+"/old/app.git")
+	if _, err := (&Fetcher{}).Fetch(t.Context(), source, ""); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown authority: %v", err)
+	}
+	source.Credentials = Credentials{CA: []byte("no PEM")}
+	if _, err := (&Fetcher{}).Fetch(t.Context(), source, ""); err == nil || !strings.Contains(err.Error(), "ca.crt holds no certificate") {
+		t.Errorf("a ca.crt without a certificate: %v", err)
+	}
+	source.Credentials = Credentials{
+		Username: "ada", Password: "hush",
+		CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw}),
+	}
+	if snapshot, err := (&Fetcher{}).Fetch(t.Context(), source, ""); err != nil || snapshot.Commit != commit {
+		t.Errorf("with ca.crt: %v, %v", snapshot.Commit, err)
 	}
 }

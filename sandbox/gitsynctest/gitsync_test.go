@@ -138,10 +138,10 @@ func TestBadRevisions(t *testing.T) {
 		"syntax":     {"deploy/bad.yaml", "a: [", v1.ReasonInvalidContent, "deploy/bad.yaml (document 1)"},
 		"schema":     {"deploy/bad.yaml", strings.Replace(rollout, "version: v1", "version: v1, steps: [{name: a, weight: 200}]", 1), v1.ReasonInvalidContent, "deploy/bad.yaml (document 1): Rollout"},
 		"misspelt":   {"deploy/bad.yaml", strings.Replace(rollout, "version: v1", "version: v1, typo: v2", 1), v1.ReasonInvalidContent, "spec.typo"},
-		"kind":       {"deploy/bad.yaml", "apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: x}\n", v1.ReasonApplyFailed, "deploy/bad.yaml (document 1): Nothing testbadrevisions-kind/x: the cluster serves no such kind"},
+		"kind":       {"deploy/bad.yaml", "apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: x}\n", v1.ReasonApplyFailed, "deploy/bad.yaml (document 1): Nothing NAMESPACE/x: the cluster serves no such kind"},
 		"twice":      {"deploy/bad.yaml", configMap("good", "2"), v1.ReasonInvalidContent, "stands in deploy/bad.yaml (document 1) as well"},
 		"command":    {"deploy/bad.yaml", strings.Replace(rollout, "name: reviews", "name: reviews, annotations: {sluice.dev/command: promote v1 1}", 1), v1.ReasonInvalidContent, "sluice.dev/command is refused"},
-		"driven":     {"deploy/bad.yaml", rollout + "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: dr}\nspec: {host: reviews}\n", v1.ReasonInvalidContent, "deploy/bad.yaml (document 2): DestinationRule testbadrevisions-driven/dr is for the host reviews"},
+		"driven":     {"deploy/bad.yaml", rollout + "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: dr}\nspec: {host: reviews}\n", v1.ReasonInvalidContent, "deploy/bad.yaml (document 2): DestinationRule NAMESPACE/dr is for the host reviews"},
 		"gone":       {"other.yaml", "", v1.ReasonInvalidContent, `path "deploy" is not there`},
 		"kustomized": {"deploy/kustomization.yaml", "resources: []", v1.ReasonInvalidContent, "kustomizations do not work yet"},
 	} {
@@ -158,7 +158,7 @@ func TestBadRevisions(t *testing.T) {
 				w.must(err)
 			}
 			bad := w.push(tc.file, tc.content)
-			sync := w.ready(tc.reason, tc.want)
+			sync := w.ready(tc.reason, strings.ReplaceAll(tc.want, "NAMESPACE", w.namespace))
 			if sync.Status.Revision != first || sync.Status.AttemptedRevision != bad {
 				t.Errorf("revision %s, attempted %s, want %s and %s", sync.Status.Revision, sync.Status.AttemptedRevision, first, bad)
 			}
@@ -214,7 +214,7 @@ func TestImpersonation(t *testing.T) {
 func TestDefinitions(t *testing.T) {
 	w := newWorld(t)
 	w.must(admin.Create(t.Context(), clusterAdmin(w.namespace)))
-	commit := w.push("deploy/a.yaml", strings.NewReplacer("NAMESPACE", w.namespace).Replace(`apiVersion: test.sluice.dev/v1
+	commit := w.push("deploy/a.yaml", strings.NewReplacer("NAMESPACE", w.namespace).Replace(`apiVersion: NAMESPACE.example.com/v1
 kind: Widget
 metadata: {name: w}
 spec: {size: 1}
@@ -229,9 +229,9 @@ metadata: {name: NAMESPACE-new}
 ---
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: widgets.test.sluice.dev}
+metadata: {name: widgets.NAMESPACE.example.com}
 spec:
-  group: test.sluice.dev
+  group: NAMESPACE.example.com
   scope: Namespaced
   names: {kind: Widget, plural: widgets}
   versions:
@@ -332,6 +332,14 @@ func TestServerFails(t *testing.T) {
 	w.must(admin.Create(t.Context(), clone(sync, "second")))
 	setFailure(w.namespace, func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	})
+	healthy := w.another("healthy")
+	w.must(admin.Create(t.Context(), healthy))
+	w.eventually("a GitSync beside two that hang", func(ctx context.Context) error {
+		if err := admin.Get(ctx, client.ObjectKeyFromObject(healthy), healthy); err != nil || healthy.Status.Revision == "" {
+			return fmt.Errorf("%+v, %w", healthy.Status, err)
+		}
+		return nil
 	})
 	w.ready(v1.ReasonFetchFailed, "no complete answer within "+fetchTimeout.String())
 	setFailure(w.namespace, nil)

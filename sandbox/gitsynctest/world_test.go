@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,6 +55,9 @@ func setFailure(repository string, wrap func(git http.Handler) http.Handler) {
 	failures.of[repository] = wrap
 }
 
+// worlds are counted, so that a test can be run again on the same servers.
+var worlds atomic.Int32
+
 // world is a namespace and a repository of one test.
 type world struct {
 	t         *testing.T
@@ -65,7 +69,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
-	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	name := fmt.Sprintf("%s-%d", strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), worlds.Add(1))
 	w := &world{t: t, namespace: name}
 	w.must(server.CreateNamespace(t.Context(), name))
 	var err error
