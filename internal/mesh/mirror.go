@@ -47,13 +47,19 @@ func saveMirror(managed v1.ManagedRoute, route object) string {
 	return string(data)
 }
 
-// mayHoldOurs tells whether a mirror stands that may be ours, which always name a subset, or that we moved there.
+// mayHoldOurs tells whether a mirror stands that may be ours, which always name a subset, or that we moved there. A noted one
+// accounts for one that stands: ours may be just like it.
 func mayHoldOurs(route, saved object) bool {
-	before, single := objects(saved["mirrors"]), saved["mirror"]
-	return slices.ContainsFunc(objects(route["mirrors"]), func(m object) bool {
-		known := slices.ContainsFunc(before, func(o object) bool { return sameJSON(o, m) })
+	single := saved["mirror"]
+	standing := slices.Clone(objects(route["mirrors"]))
+	for _, known := range objects(saved["mirrors"]) {
+		if at := slices.IndexFunc(standing, func(o object) bool { return sameJSON(o, known) }); at >= 0 {
+			standing = slices.Delete(standing, at, at+1)
+		}
+	}
+	return slices.ContainsFunc(standing, func(m object) bool {
 		moved := single != nil && sameJSON(m["destination"], single)
-		return !known && (moved || text(child(m, "destination"), "subset") != "")
+		return moved || text(child(m, "destination"), "subset") != ""
 	})
 }
 

@@ -40,3 +40,36 @@ func TestMadeRouteHoldsNoSingleMirror(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
+
+// TestOwnMirrorJustLikeOurs: a route that mirrors to the canary's subset by itself has that mirror once after the run, not twice.
+func TestOwnMirrorJustLikeOurs(t *testing.T) {
+	found := parseAll(t, "VirtualService", `
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - name: primary
+    route: [{destination: {host: reviews, subset: v1}}]
+    mirrors: [{destination: {host: reviews, subset: v3}, percentage: {value: 100}}]
+`)[0]
+	managed := v1.ManagedVirtualService{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "primary", Subset: "v1"}}}
+	mirroring := rolloutOf("reviews", &v1.Traffic{
+		Stable: v1.Target{Version: "v1", Subset: "v1"}, Canary: &v1.Target{Version: "v3", Subset: "v3"}, Mirror: &v1.MirrorTraffic{Percentage: 100},
+	})
+	now := found
+	for range 2 { // twice, as after a restart in the step
+		managed = SaveMirrors(managed, now)
+		next, problem := VirtualService(mirroring, managed, now)
+		if problem != nil {
+			t.Fatalf("%+v", problem)
+		}
+		now = next
+	}
+	got, problem := VirtualService(rolloutOf("reviews", &v1.Traffic{Stable: v1.Target{Version: "v1", Subset: "v1"}}), managed, now)
+	if problem != nil {
+		t.Fatalf("%+v", problem)
+	}
+	if diff := cmp.Diff(found.Object, got.Object); diff != "" {
+		t.Errorf("after the run (-want +got):\n%s", diff)
+	}
+}
