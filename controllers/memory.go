@@ -3,7 +3,6 @@ package controllers
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"maps"
 	"slices"
 	"sync"
@@ -144,22 +143,6 @@ func subsetKey(name string, labels map[string]string) string {
 
 // hashOf the value's JSON. It goes through a tree, since Istio's messages marshal with varying white space.
 func hashOf(value any) string {
-	sum := sha256.Sum256(canonicalJSON(value))
+	sum := sha256.Sum256(v1.CanonicalJSON(value))
 	return hex.EncodeToString(sum[:8])
-}
-
-func canonicalJSON(value any) []byte {
-	first, err := json.Marshal(value)
-	if err != nil {
-		return []byte(err.Error())
-	}
-	var tree any
-	if err := json.Unmarshal(first, &tree); err != nil {
-		return first
-	}
-	canonical, err := json.Marshal(tree)
-	if err != nil {
-		return first
-	}
-	return canonical
 }

@@ -115,7 +115,7 @@ func sameObject(found, want *unstructured.Unstructured) bool {
 	if found == nil || want == nil {
 		return found == nil && want == nil
 	}
-	return reflect.DeepEqual(found.Object, want.Object) || bytes.Equal(canonicalJSON(found.Object), canonicalJSON(want.Object))
+	return reflect.DeepEqual(found.Object, want.Object) || bytes.Equal(v1.CanonicalJSON(found.Object), v1.CanonicalJSON(want.Object))
 }
 
 func keyOf(namespace, name string) types.NamespacedName {

@@ -43,7 +43,7 @@ func (d *draft) finish() Decision {
 	d.trim()
 	out := Decision{
 		Status: d.status, Events: d.events, Watch: d.watch, Rollback: d.rollback,
-		Changed: !bytes.Equal(canonicalJSON(d.status), canonicalJSON(d.rollout.Status)),
+		Changed: !bytes.Equal(v1.CanonicalJSON(d.status), v1.CanonicalJSON(d.rollout.Status)),
 	}
 	if !d.wakeAt.IsZero() {
 		// At least a millisecond: 0 means "not by time".
@@ -181,7 +181,7 @@ func (d *draft) neededVersions() []string {
 func (d *draft) trim() {
 	h := d.status.History
 	d.status.History = h[:min(len(h), historyLimit)]
-	for len(canonicalJSON(d.status)) > statusLimit && d.dropOldest() {
+	for len(v1.CanonicalJSON(d.status)) > statusLimit && d.dropOldest() {
 	}
 }
 

@@ -133,7 +133,7 @@ func TestManyStepsWithManyGatesFitTheStatus(t *testing.T) {
 		gates = append(gates, v1.Gate{Name: strings.Repeat("g", i+1), Query: "up", Max: "1", GateDefaults: v1.GateDefaults{Samples: ptr[int32](1)}})
 	}
 	w.edit(func(s *v1.RolloutSpec) { s.Gates = gates }).ask("v3").until("the end", func() bool {
-		if size := len(canonicalJSON(w.status())); size > statusLimit {
+		if size := len(v1.CanonicalJSON(w.status())); size > statusLimit {
 			t.Fatalf("status has %d bytes at %s", size, w.status().Message)
 		}
 		return w.status().Phase == v1.PhaseHealthy

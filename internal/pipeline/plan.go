@@ -3,7 +3,6 @@ package pipeline
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -119,24 +118,8 @@ func planHashes(canary v1.Target, stages []stage) []string {
 
 // hash of a value's canonical JSON, eight hex digits. Istio's messages marshal with varying white space, hence the second pass.
 func hash(value any) string {
-	sum := sha256.Sum256(canonicalJSON(value))
+	sum := sha256.Sum256(v1.CanonicalJSON(value))
 	return hex.EncodeToString(sum[:4])
-}
-
-func canonicalJSON(value any) []byte {
-	first, err := json.Marshal(value)
-	if err != nil {
-		return []byte(err.Error())
-	}
-	var tree any
-	if err := json.Unmarshal(first, &tree); err != nil {
-		return first
-	}
-	canonical, err := json.Marshal(tree)
-	if err != nil {
-		return first
-	}
-	return canonical
 }
 
 func valueOr[T any](p *T, fallback T) T {

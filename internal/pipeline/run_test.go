@@ -19,7 +19,7 @@ func TestReviewsFromV1ToV3(t *testing.T) {
 	}
 	w.untilStep("ratings-slow")
 	if s := w.status(); s.Traffic.Fault == nil || s.Traffic.Mirror != nil || s.FaultVirtualService == nil || s.Mode != "fault, match" {
-		t.Fatalf("fault step: %s", canonicalJSON(s))
+		t.Fatalf("fault step: %s", v1.CanonicalJSON(s))
 	}
 	w.untilStep("half").want(v1.PhaseProgressing, v1.ReasonStep, "v1", 50)
 	if f := w.status().FaultVirtualService; f != nil {
@@ -31,7 +31,7 @@ func TestReviewsFromV1ToV3(t *testing.T) {
 	}
 	s := w.status()
 	if s.Previous != "v1" || s.Proven[0].Version != "v3" || s.History[0].Verdict != v1.ReasonPromoted || len(s.History[0].Steps) != 4 {
-		t.Errorf("record of the run: %s", canonicalJSON(s))
+		t.Errorf("record of the run: %s", v1.CanonicalJSON(s))
 	}
 	w.wantEvent("StepStarted: step 3/4 half: weight 50; ratings-slow passed: probe 10/10").wantEvent("errors 0% ≤ 1%")
 }
@@ -131,7 +131,7 @@ func TestWaysBackWithoutRejection(t *testing.T) {
 			test.do(w)
 			w.measure()
 			if d := w.decide(); !d.Rollback || d.Status.Traffic.Canary != nil || d.Watch != nil {
-				t.Fatalf("first decision: rollback %v, traffic %s", d.Rollback, canonicalJSON(d.Status.Traffic))
+				t.Fatalf("first decision: rollback %v, traffic %s", d.Rollback, v1.CanonicalJSON(d.Status.Traffic))
 			}
 			if got := w.status().History[0].Verdict; got != test.reason {
 				t.Errorf("verdict %s, want %s", got, test.reason)
@@ -307,7 +307,7 @@ func TestHistoryAndStatusStaySmall(t *testing.T) {
 		w.see("v1", func(v *Version) { v.Revision = time.Duration(i).String() })
 		w.see("v3", func(v *Version) { v.Revision = time.Duration(i).String() })
 		w.ask([]string{"v3", "v1"}[i%2]).untilPhase(v1.PhaseProgressing).untilPhase(v1.PhaseHealthy)
-		if size := len(canonicalJSON(w.status())); size > statusLimit {
+		if size := len(v1.CanonicalJSON(w.status())); size > statusLimit {
 			t.Fatalf("status has %d bytes, want at most %d", size, statusLimit)
 		}
 	}
@@ -320,7 +320,7 @@ func TestSameInputSameDecision(t *testing.T) {
 	w := reviews(t).ask("v3").untilStep("half")
 	w.measure()
 	a, b := Next(w.in), Next(w.in)
-	if diff := cmp.Diff(string(canonicalJSON(a.Status)), string(canonicalJSON(b.Status))); diff != "" || a.RequeueAfter != b.RequeueAfter {
+	if diff := cmp.Diff(string(v1.CanonicalJSON(a.Status)), string(v1.CanonicalJSON(b.Status))); diff != "" || a.RequeueAfter != b.RequeueAfter {
 		t.Errorf("two decisions differ: %s", diff)
 	}
 }

@@ -73,7 +73,7 @@ func (w *world) decide() Decision {
 	if after == nil {
 		return w.last
 	}
-	if changed := string(canonicalJSON(before)) != string(canonicalJSON(after)); changed {
+	if changed := string(v1.CanonicalJSON(before)) != string(v1.CanonicalJSON(after)); changed {
 		w.weights = append(w.weights, after.Weight)
 		w.in.Written = nil
 	}
@@ -231,7 +231,7 @@ func (w *world) wantNoRun() *world {
 	w.t.Helper()
 	s := w.status()
 	if s.Run != nil || s.Step != nil || s.Canary != "" || s.Traffic.Canary != nil || s.Traffic.Mirror != nil || s.Traffic.Fault != nil || len(s.Traffic.Match) > 0 {
-		w.t.Fatalf("a run or its traffic is left: %s", canonicalJSON(s))
+		w.t.Fatalf("a run or its traffic is left: %s", v1.CanonicalJSON(s))
 	}
 	return w
 }
