@@ -134,6 +134,7 @@ func (c *convergence) note(change change, err error) error {
 		c.notes.touched, c.notes.acked = true, time.Time{}
 	}
 	if err != nil {
+		c.notes.unsure = c.notes.unsure || outcomeUnknown(err)
 		return err
 	}
 	if change.want == nil {
@@ -146,6 +147,12 @@ func (c *convergence) note(change change, err error) error {
 		c.notes.acked, c.notes.written = c.Clock.Now(), nil
 	}
 	return nil
+}
+
+// outcomeUnknown tells whether a write that failed may have landed all the same: a conflict or a refusal did not.
+func outcomeUnknown(err error) bool {
+	var refusal *refusalError
+	return !errors.Is(err, errConflict) && !errors.As(err, &refusal)
 }
 
 // refusalError is a write that the API server will not take as it is.

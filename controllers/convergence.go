@@ -67,14 +67,25 @@ func (r *RolloutReconciler) converge(ctx context.Context, rollout *v1.Rollout) (
 }
 
 // lookFresh looks through the cache. When that is behind, its next event wakes the reconciler again; if the evidence calls
-// for a rollback, the mesh is read live instead.
+// for a rollback, the mesh is read live instead. After a write of unknown outcome it is read live as well: a cache that does
+// not show that write yet might tell of a subset that is gone.
 func (c *convergence) lookFresh(ctx context.Context) error {
+	urgent := c.RolloutReconciler.urgent(c.key)
+	if c.notes.unsure {
+		var err error
+		if c.sight, err = c.look(ctx, c.rollout, c.Live); err == nil {
+			c.notes.unsure = false
+		}
+		if err == nil || !urgent {
+			return err
+		}
+	}
 	var err error
 	if c.sight, err = c.look(ctx, c.rollout, c.Client); !errors.Is(err, errStale) {
 		return err
 	}
 	reader := client.Reader(c.Client)
-	if c.RolloutReconciler.urgent(c.key) {
+	if urgent {
 		reader = c.Live
 	}
 	c.interest.await(c.key)

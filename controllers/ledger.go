@@ -24,20 +24,30 @@ type ledgerKey struct {
 	types.NamespacedName
 }
 
-// ledger keeps the resourceVersion of this process's last write of each object, so that nothing is decided on a cache that
-// is older. Not knowing a write (its answer was lost) is harmless: the next one carries the old version and is refused.
+// ledger keeps the resourceVersion of each object that this process wrote last or read live, so that nothing is decided on a
+// cache that is older.
 type ledger struct {
 	mu       sync.Mutex
 	versions map[ledgerKey]string
+	// echoes holds the version of this process's last write.
+	echoes map[ledgerKey]string
 	// deleted holds the last version of what this process deleted.
 	deleted map[ledgerKey]string
 }
 
 func newLedger() *ledger {
-	return &ledger{versions: map[ledgerKey]string{}, deleted: map[ledgerKey]string{}}
+	return &ledger{versions: map[ledgerKey]string{}, echoes: map[ledgerKey]string{}, deleted: map[ledgerKey]string{}}
 }
 
 func (l *ledger) wrote(kind schema.GroupVersionKind, obj client.Object) {
+	l.saw(kind, obj)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.echoes[ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}] = obj.GetResourceVersion()
+}
+
+// saw notes what was read live.
+func (l *ledger) saw(kind schema.GroupVersionKind, obj client.Object) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}
@@ -51,6 +61,7 @@ func (l *ledger) removed(kind schema.GroupVersionKind, obj client.Object) {
 	defer l.mu.Unlock()
 	key := ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}
 	delete(l.versions, key)
+	delete(l.echoes, key)
 	l.deleted[key] = obj.GetResourceVersion()
 }
 
@@ -58,10 +69,11 @@ func (l *ledger) forget(kind schema.GroupVersionKind, key types.NamespacedName) 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.versions, ledgerKey{kind.Kind, key})
+	delete(l.echoes, ledgerKey{kind.Kind, key})
 	delete(l.deleted, ledgerKey{kind.Kind, key})
 }
 
-// stale tells whether the object is older than our last write of it, or one that we deleted.
+// stale tells whether the object is older than our last write or live read of it, or one that we deleted.
 func (l *ledger) stale(kind schema.GroupVersionKind, obj client.Object) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,12 +93,12 @@ func (l *ledger) stale(kind schema.GroupVersionKind, obj client.Object) bool {
 func (l *ledger) own(kind schema.GroupVersionKind, obj client.Object) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	last, ok := l.versions[ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}]
+	last, ok := l.echoes[ledgerKey{kind.Kind, client.ObjectKeyFromObject(obj)}]
 	return ok && last == obj.GetResourceVersion()
 }
 
-// written lists the names in a namespace of the objects of a kind that this process wrote.
-func (l *ledger) written(kind schema.GroupVersionKind, namespace string, names []string) []string {
+// known lists the names in a namespace of the objects of a kind that this process wrote or read live.
+func (l *ledger) known(kind schema.GroupVersionKind, namespace string, names []string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var known []string

@@ -34,6 +34,8 @@ type notes struct {
 	// touched is true when the mesh was not as that traffic says, or a write of it was tried.
 	touched bool
 	written *pipeline.Written
+	// unsure: the outcome of a write is not known, it may have landed without the cache showing it.
+	unsure bool
 	// refusal is why the API server refused the last write.
 	refusal *pipeline.Problem
 	// toldOfDeletion: an event told that the deletion waits.

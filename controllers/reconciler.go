@@ -162,7 +162,7 @@ func (r *RolloutReconciler) readLive(ctx context.Context, key types.NamespacedNa
 	if err := r.Live.Get(ctx, key, rollout); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	r.ledger.wrote(kindRollout, rollout) // from here on an older cache is known to be older
+	r.ledger.saw(kindRollout, rollout) // from here on an older cache is known to be older
 	return rollout, nil
 }
 

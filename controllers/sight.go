@@ -109,14 +109,18 @@ func (r *RolloutReconciler) meshObjects(
 	if err != nil {
 		return nil, err
 	}
+	driven := drivenNames(kind, &rollout.Status)
 	present := map[string]bool{}
 	for _, obj := range objects {
 		present[obj.GetName()] = true
-		if reader != r.Live && r.ledger.stale(kind, obj) {
+		switch {
+		case reader != r.Live && r.ledger.stale(kind, obj):
 			return nil, errStale
+		case reader == r.Live && slices.Contains(driven, obj.GetName()):
+			r.ledger.saw(kind, obj) // from here on an older cache is known to be older
 		}
 	}
-	for _, name := range r.ledger.written(kind, rollout.Namespace, drivenNames(kind, &rollout.Status)) {
+	for _, name := range r.ledger.known(kind, rollout.Namespace, driven) {
 		if present[name] {
 			continue
 		}
