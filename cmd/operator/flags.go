@@ -33,6 +33,7 @@ type flags struct {
 
 	metricsAddress string
 	healthAddress  string
+	pprofAddress   string
 
 	leaderElect     bool
 	leaderNamespace string
@@ -75,6 +76,7 @@ func parseFlags(args []string, out io.Writer) (*flags, error) {
 	set.DurationVar(&f.gitTimeout, "git-timeout", time.Minute, "longest time that fetching a repository may take")
 	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8080", "`address` of /metrics; 0: none")
 	set.StringVar(&f.healthAddress, "health-probe-bind-address", ":8081", "`address` of /healthz and /readyz; 0: none")
+	set.StringVar(&f.pprofAddress, "pprof-bind-address", "", "`address` of /debug/pprof, such as 127.0.0.1:6060; it tells of the process's memory: keep it private; default: none")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "let one of several replicas act")
 	set.StringVar(&f.leaderNamespace, "leader-election-namespace", "", "`namespace` of the lease; default: the pod's own")
 	set.StringVar(&f.logLevel, "log-level", "info", "debug, info or error")

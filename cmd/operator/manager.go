@@ -88,8 +88,8 @@ func managerOptions(f *flags, scheme *runtime.Scheme, logger logr.Logger) ctrl.O
 	options := ctrl.Options{
 		Scheme: scheme, Logger: logger,
 		Metrics:                server.Options{BindAddress: f.metricsAddress},
-		HealthProbeBindAddress: f.healthAddress,
-		LeaderElection:         f.leaderElect, LeaderElectionID: leaseName, LeaderElectionNamespace: f.leaderNamespace,
+		HealthProbeBindAddress: f.healthAddress, PprofBindAddress: f.pprofAddress,
+		LeaderElection: f.leaderElect, LeaderElectionID: leaseName, LeaderElectionNamespace: f.leaderNamespace,
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		GracefulShutdownTimeout: &shutdown,
