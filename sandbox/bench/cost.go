@@ -1,0 +1,151 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/rest"
+)
+
+// clockTick is the unit of /proc/PID/stat on Linux.
+const clockTick = 10 * time.Millisecond
+
+// cost is what was spent since the start of a process; two of them are subtracted.
+type cost struct {
+	// requests to the API server by "verb resource".
+	requests map[string]float64
+	// operatorRequests are those that the operator counted itself, of whatever kind.
+	operatorRequests float64
+	operator, server time.Duration
+	queries          int64
+	at               time.Time
+}
+
+// groups whose requests count. What the API server asks of itself (leases, its own configuration) is in others.
+var groups = map[string]bool{"": true, "sluice.dev": true, "networking.istio.io": true, "apps": true, "events.k8s.io": true}
+
+// ownResources of the core group are the API server's own business.
+var ownResources = map[string]bool{"": true, "configmaps": true, "namespaces": true, "serviceaccounts": true, "endpoints": true, "secrets": true}
+
+func (s *scene) cost(ctx context.Context) (*cost, error) {
+	c := &cost{queries: s.evidence.queries.Load(), at: time.Now()}
+	var err error
+	if c.operator, err = processorTime(s.operator.PID()); err != nil {
+		return nil, err
+	}
+	if c.server, err = processorTime(s.APIServer.PID()); err != nil {
+		return nil, err
+	}
+	if c.operatorRequests, err = s.operatorMetric(ctx, "rest_client_requests_total"); err != nil {
+		return nil, err
+	}
+	c.requests, err = s.requests(ctx)
+	return c, err
+}
+
+// processorTime that a process has used.
+func processorTime(pid int) (time.Duration, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
+	}
+	// The name, in parentheses, may hold spaces; utime and stime are fields 14 and 15.
+	fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("processor time of process %d: %q has too few fields", pid, raw)
+	}
+	ticks := 0
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * clockTick, nil
+}
+
+// resident memory of a process, in bytes.
+func resident(pid int) (float64, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("memory of process %d: %w", pid, err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
+			return kib * 1024, err
+		}
+	}
+	return 0, fmt.Errorf("memory of process %d: /proc names none", pid)
+}
+
+var label = regexp.MustCompile(`(\w+)="([^"]*)"`)
+
+// requests that the API server has answered, watches apart, by verb and resource.
+func (s *scene) requests(ctx context.Context) (map[string]float64, error) {
+	httpClient, err := rest.HTTPClientFor(s.RESTConfig)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]float64{}
+	err = metricLines(ctx, httpClient, s.RESTConfig.Host+"/metrics", "apiserver_request_total{", func(line string, value float64) {
+		labels := map[string]string{}
+		for _, match := range label.FindAllStringSubmatch(line, -1) {
+			labels[match[1]] = match[2]
+		}
+		if !groups[labels["group"]] || (labels["group"] == "" && ownResources[labels["resource"]]) || labels["verb"] == "WATCH" {
+			return
+		}
+		resource := labels["resource"]
+		if sub := labels["subresource"]; sub != "" {
+			resource += "/" + sub
+		}
+		counts[strings.ToLower(labels["verb"])+" "+resource] += value
+	})
+	return counts, err
+}
+
+// operatorMetric is the sum of a metric's series.
+func (s *scene) operatorMetric(ctx context.Context, name string) (float64, error) {
+	sum := 0.0
+	err := metricLines(ctx, http.DefaultClient, s.operator.MetricsURL, name, func(_ string, value float64) { sum += value })
+	return sum, err
+}
+
+func metricLines(ctx context.Context, httpClient *http.Client, url, prefix string, do func(line string, value float64)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := httpClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("reading metrics: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewReader(resp.Body)
+	for {
+		line, err := lines.ReadString('\n')
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, prefix) {
+			value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+			if err != nil {
+				return fmt.Errorf("reading metrics: %q: %w", line, err)
+			}
+			do(line, value)
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading metrics: %w", err)
+		}
+	}
+}
