@@ -9,8 +9,11 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"sluice.dev/sluice/sandbox/kube"
 	"sluice.dev/sluice/sandbox/process"
@@ -92,13 +95,19 @@ func (c *ControlPlane) apiServerURL() string {
 	return "https://" + process.Address(c.ports.apiServer)
 }
 
-// InstallIstioCRDs installs the CRDs of the Istio that istiod is built from.
-func (c *ControlPlane) InstallIstioCRDs(ctx context.Context) error {
-	crds, err := os.ReadFile(c.binaries.IstioCRDs())
+// InstallIstioCRDs installs the CRDs of the Istio that istiod is built from, apart
+// from some, by their full names (virtualservices.networking.istio.io).
+func (c *ControlPlane) InstallIstioCRDs(ctx context.Context, except ...string) error {
+	manifests, err := os.ReadFile(c.binaries.IstioCRDs())
 	if err != nil {
 		return err
 	}
-	return c.Kube.Apply(ctx, "", crds)
+	crds, err := kube.Decode(manifests)
+	if err != nil {
+		return fmt.Errorf("decode Istio's CRDs: %w", err)
+	}
+	crds = slices.DeleteFunc(crds, func(crd *unstructured.Unstructured) bool { return slices.Contains(except, crd.GetName()) })
+	return c.Kube.ApplyObjects(ctx, "", crds...)
 }
 
 // connect makes the administrator's clients, once the API server has written the

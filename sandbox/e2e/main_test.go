@@ -6,8 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"sluice.dev/sluice/sandbox/binaries"
 	"sluice.dev/sluice/sandbox/session"
@@ -24,6 +28,7 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	log.SetLogger(logr.Discard())
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // a first build of the servers takes 10
 	defer cancel()
 	var err error
@@ -60,13 +65,20 @@ func operatorBinary(ctx context.Context) (string, error) {
 // stage is a namespace with bookinfo, and an operator that watches nothing else.
 type stage struct {
 	*session.Bookinfo
+	cluster  *session.Cluster
 	operator *session.Operator
 }
 
 // newStage brings up a namespace with the team's routes to v1 and rights for Git.
 func newStage(t *testing.T, namespace string) *stage {
 	t.Helper()
-	ctx := t.Context()
+	return newStageIn(t, cluster, namespace, []string{"mesh.yaml", "rbac.yaml"})
+}
+
+// newStageIn brings up a namespace of a cluster with some manifests of the example, and an operator with more arguments.
+func newStageIn(t *testing.T, cluster *session.Cluster, namespace string, manifests []string, args ...string) *stage {
+	t.Helper()
+	ctx, namespace := t.Context(), unique(namespace)
 	bookinfo, err := cluster.DeployBookinfo(ctx, namespace, false)
 	if err != nil {
 		t.Fatal(err)
@@ -76,12 +88,12 @@ func newStage(t *testing.T, namespace string) *stage {
 			t.Error(err)
 		}
 	})
-	if err := bookinfo.Apply(ctx, "mesh.yaml", "rbac.yaml"); err != nil {
+	if err := bookinfo.Apply(ctx, manifests...); err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{Bookinfo: bookinfo}
+	s := &stage{Bookinfo: bookinfo, cluster: cluster}
 	s.operator, err = cluster.StartOperator(ctx, session.OperatorOptions{
-		Binary: operator, Name: "operator-" + namespace, Namespaces: []string{namespace}, ProbeAllow: bookinfo.ProbeHost(),
+		Binary: operator, Name: "operator-" + namespace, Namespaces: []string{namespace}, ProbeAllow: bookinfo.ProbeHost(), Args: args,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -90,21 +102,36 @@ func newStage(t *testing.T, namespace string) *stage {
 	return s
 }
 
+var (
+	namesLock sync.Mutex
+	names     = map[string]int{}
+)
+
+// unique is the name, or with a number when a test is repeated: what an earlier one left stays in the cluster.
+func unique(name string) string {
+	namesLock.Lock()
+	defer namesLock.Unlock()
+	if names[name]++; names[name] > 1 {
+		return fmt.Sprintf("%s-%d", name, names[name])
+	}
+	return name
+}
+
 // stopOperator ends the operator and fails the test if it found a data race.
 func (s *stage) stopOperator(t *testing.T) {
 	if err := s.operator.Stop(); err != nil {
 		t.Error(err)
 	}
-	log, err := os.ReadFile(s.operator.LogPath())
+	written, err := os.ReadFile(s.operator.LogPath())
 	if err != nil {
 		t.Error(err)
 	}
 	for _, sign := range []string{"DATA RACE", "panic:"} {
-		if at := indexOf(log, sign); at >= 0 {
-			t.Errorf("the operator's log has %q:\n%s", sign, log[at:min(len(log), at+4000)])
+		if at := indexOf(written, sign); at >= 0 {
+			t.Errorf("the operator's log has %q:\n%s", sign, written[at:min(len(written), at+4000)])
 		}
 	}
 	if t.Failed() {
-		t.Logf("the end of the operator's log:\n%s", log[max(0, len(log)-6000):])
+		t.Logf("the end of the operator's log:\n%s", written[max(0, len(written)-6000):])
 	}
 }

@@ -90,7 +90,7 @@ func pause(ctx context.Context, d time.Duration) error {
 func assertClean(t *testing.T, s *stage) {
 	t.Helper()
 	var list networking.VirtualServiceList
-	if err := cluster.Client.List(t.Context(), &list, client.InNamespace(s.Namespace)); err != nil {
+	if err := s.cluster.Client.List(t.Context(), &list, client.InNamespace(s.Namespace)); err != nil {
 		t.Fatal(err)
 	}
 	for _, vs := range list.Items {

@@ -36,11 +36,16 @@ type Cluster struct {
 
 // StartCluster starts a control plane and installs Sluice's CRDs and the operator's rights.
 func StartCluster(ctx context.Context, dataDir string, out io.Writer) (*Cluster, error) {
+	return StartClusterWith(ctx, controlplane.Options{DataDir: dataDir, Out: out})
+}
+
+// StartClusterWith is StartCluster with a control plane of one's own choice.
+func StartClusterWith(ctx context.Context, options controlplane.Options) (*Cluster, error) {
 	root, err := binaries.RepositoryRoot()
 	if err != nil {
 		return nil, err
 	}
-	plane, err := controlplane.Start(ctx, controlplane.Options{DataDir: dataDir, Out: out})
+	plane, err := controlplane.Start(ctx, options)
 	if err != nil {
 		return nil, err
 	}
