@@ -28,7 +28,7 @@ type interest struct {
 	services  []string
 	selector  labels.Selector
 	hosts     []string
-	driven    []string
+	driven    []string // or named to be
 	workloads []string
 }
 
@@ -39,6 +39,9 @@ func newInterests() *interests {
 // note records what a Rollout depends on.
 func (in *interests) note(rollout *v1.Rollout, service *corev1.Service) {
 	i := interest{selector: labels.Nothing(), driven: drivenNames(kindVirtualService, &rollout.Status)}
+	for _, vs := range rollout.Spec.VirtualServices {
+		i.driven = append(i.driven, vs.Name)
+	}
 	if service != nil && len(service.Spec.Selector) > 0 {
 		i.selector = labels.SelectorFromSet(service.Spec.Selector)
 	}

@@ -12,10 +12,10 @@ type VirtualService struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name,omitempty"`
-	// Routes to manage.
+	// Routes to manage; default: those that send all of their requests to the stable version, or name no subset of the host.
 	// +optional
-	// +sluice:later
 	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
 	Routes []RouteSelector `json:"routes,omitempty"`
 	// Gateways of a created VirtualService; default: [mesh].
 	// +optional
@@ -49,15 +49,41 @@ type VirtualService struct {
 	TLS []TLSRouteTemplate `json:"tls,omitempty"`
 }
 
-// RouteSelector picks routes of an adopted VirtualService.
+// RouteSelector picks routes of an adopted VirtualService, by one of name, match and port. What it picks is managed whatever
+// version it names.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.name) ? 1 : 0) + (has(self.match) ? 1 : 0) + (has(self.port) ? 1 : 0) == 1",message="give one of name, match and port"
 type RouteSelector struct {
+	// Name of the route.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
+	// Match blocks of the route, all of them.
 	// +optional
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
 	Match HTTPMatches `json:"match,omitempty"`
+	// Port that each match block of the route names: every such route to the host is picked.
 	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
+}
+
+// Manages tells whether a VirtualService that routes to the host is to be managed, and which of its routes; none: those that the
+// default selects. An entry without a name stands for all that no other entry names.
+func (s *RolloutSpec) Manages(virtualService string) (routes []RouteSelector, managed bool) {
+	for i := range s.VirtualServices {
+		switch s.VirtualServices[i].Name {
+		case virtualService:
+			return s.VirtualServices[i].Routes, true
+		case "":
+			routes, managed = s.VirtualServices[i].Routes, true
+		}
+	}
+	return routes, managed || len(s.VirtualServices) == 0
 }
 
 // HTTPRouteTemplate is Istio's HTTPRoute without its destinations.

@@ -96,11 +96,12 @@ type RolloutSpec struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:XValidation:rule="self.all(v, !has(v.subset) || self.exists_one(w, has(w.subset) && w.subset == v.subset))",message="each version needs a subset of its own"
 	Versions []Version `json:"versions,omitempty"`
-	// VirtualServices to manage; default: the one of the namespace that routes to host, created when there is none. More than one does not work yet.
+	// VirtualServices to manage; default: every one of the namespace that routes to host, and one is created when there is none.
+	// An entry without a name stands for all that no other entry names.
 	// +optional
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=atomic
-	// +kubebuilder:validation:XValidation:rule="size(self) <= 1",message="more than one of virtualServices does not work yet: name one"
+	// +kubebuilder:validation:XValidation:rule="self.all(v, self.exists_one(w, has(w.name) == has(v.name) && (!has(w.name) || w.name == v.name)))",message="each VirtualService once, and at most one entry without a name"
 	VirtualServices []VirtualService `json:"virtualServices,omitempty"`
 	// DestinationRule that holds the subsets; default: the namespace's one for the host.
 	// +optional

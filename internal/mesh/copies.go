@@ -194,16 +194,15 @@ func allTo(route object, host, namespace string) bool {
 
 // SurveyFault finds the VirtualService that can carry a fault on another host, or names the one to make.
 func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Unstructured) (v1.ManagedVirtualService, *Problem) {
-	other := r.DeepCopy()
-	other.Spec.Host, other.Spec.VirtualServices = host, nil
-	s := surveyor{rollout: other, host: HostKey(host, r.Namespace)}
+	key := HostKey(host, r.Namespace)
 	name := faultCarrierName(r.Name, host, r.Namespace)
 	var found []string
 	made := false
 	for _, vs := range byName(virtualServices) {
 		made = made || (vs.GetName() == name && isOurs(vs))
-		routes := slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, s.host, r.Namespace) })
-		if s.claims(vs) || (routes && carriesMesh(vs)) {
+		routes := slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, key, r.Namespace) })
+		binds := slices.Contains(boundHosts(vs, r.Namespace), key)
+		if (binds || routes) && carriesMesh(vs, r.Namespace) {
 			found = append(found, vs.GetName())
 		}
 	}
@@ -257,7 +256,6 @@ func MadeForFaultOf(rollout string, vs *unstructured.Unstructured) bool {
 }
 
 // carriesMesh tells whether sidecars obey a VirtualService: only there do sourceLabels select the canary's calls.
-func carriesMesh(vs *unstructured.Unstructured) bool {
-	gateways, given, err := unstructured.NestedStringSlice(vs.Object, "spec", "gateways")
-	return err == nil && (!given || len(gateways) == 0 || slices.Contains(gateways, meshGateway))
+func carriesMesh(vs *unstructured.Unstructured, namespace string) bool {
+	return slices.Contains(gatewaysOf(vs, namespace), meshGateway)
 }

@@ -29,14 +29,17 @@ type Surveyed struct {
 	Problem *Problem
 }
 
-// Survey looks for what routes to the Rollout's host. In mid-run it holds as well: what the Rollout drives already is no
-// obstacle to it, however its routes split or whether they are gone at the moment, but a second object for the host is.
+// Survey looks for what routes to the Rollout's host, and for what stands in the way of driving it. In mid-run the managed set is
+// fixed: what the Rollout drives already is no obstacle to it, however its routes split or whether they are gone at the moment,
+// but a second object for the host is.
 func Survey(r *v1.Rollout, virtualServices, destinationRules []*unstructured.Unstructured) Surveyed {
-	s := surveyor{rollout: r, host: HostKey(r.Spec.Host, r.Namespace)}
-	for _, vs := range byName(virtualServices) {
+	s := surveyor{rollout: r, host: HostKey(r.Spec.Host, r.Namespace), picked: map[*v1.RouteSelector]bool{}}
+	services := byName(virtualServices)
+	for _, vs := range services {
 		s.virtualService(vs)
 	}
-	s.checkVirtualServices(virtualServices)
+	s.checkSelection(services)
+	s.checkBindings(services)
 	s.rules(byName(destinationRules))
 	return s.found
 }
@@ -45,8 +48,10 @@ type surveyor struct {
 	rollout *v1.Rollout
 	host    string
 	found   Surveyed
-	// claimants are VirtualServices that bind the host's name for sidecars, whether they route to it or not.
-	claimants []string
+	// routing are the VirtualServices with an HTTP route to the host, to be managed or not.
+	routing []string
+	// picked are the selectors of spec.virtualServices that picked a route.
+	picked map[*v1.RouteSelector]bool
 }
 
 func byName(list []*unstructured.Unstructured) []*unstructured.Unstructured {
@@ -55,53 +60,53 @@ func byName(list []*unstructured.Unstructured) []*unstructured.Unstructured {
 	return sorted
 }
 
-func (s *surveyor) problem(format string, args ...any) {
+func (s *surveyor) conflict(format string, args ...any) {
+	s.fail(v1.ReasonHostConflict, format, args...)
+}
+
+// fail notes the first problem.
+func (s *surveyor) fail(reason, format string, args ...any) {
 	if s.found.Problem == nil {
-		s.found.Problem = &Problem{v1.ReasonHostConflict, fmt.Sprintf(format, args...)}
+		s.found.Problem = &Problem{reason, fmt.Sprintf(format, args...)}
 	}
+}
+
+// inMidRun: the managed set is fixed then, and what the spec selects matters to the next run.
+func (s *surveyor) inMidRun() bool { return s.rollout.Status.Run != nil }
+
+// drives tells whether the Rollout drives a VirtualService of a name already.
+func (s *surveyor) drives(name string) bool {
+	return slices.ContainsFunc(s.rollout.Status.VirtualServices, func(vs v1.ManagedVirtualService) bool { return vs.Name == name })
 }
 
 // virtualService notes one VirtualService if any of its HTTP routes goes to the host.
 func (s *surveyor) virtualService(vs *unstructured.Unstructured) {
 	if owner := madeForFault(vs, s.rollout.Spec.Host, s.rollout.Namespace); owner != "" {
-		s.problem("VirtualService %s was made for the fault of Rollout %s on %s and goes with it: wait until that is over", vs.GetName(), owner, s.rollout.Spec.Host)
+		s.conflict("VirtualService %s was made for the fault of Rollout %s on %s and goes with it: wait until that is over", vs.GetName(), owner, s.rollout.Spec.Host)
 	}
-	managed := v1.ManagedVirtualService{Name: vs.GetName()}
+	selectors, wanted := s.rollout.Spec.Manages(vs.GetName())
 	routesHere := false
 	seen := map[string]bool{}
+	managed := v1.ManagedVirtualService{Name: vs.GetName()}
 	for _, route := range httpRoutes(vs) {
-		own, all := s.destinations(route)
-		if own == 0 {
-			continue
-		}
 		if kind, _ := inserted(route); kind != "" {
 			continue
 		}
-		routesHere = true
-		key := routeKey(route)
-		switch {
-		case seen[key]:
-			s.skip(vs, key, "another route of this name or match comes before it")
-		case own < all:
-			s.skip(vs, key, "has destinations on several hosts")
-		case own > 1:
-			s.found.SplitRoutes = true
-			s.skip(vs, key, "splits already")
-		default:
-			managed.Routes = append(managed.Routes, candidate(route, key))
+		c := candidate{vs: vs.GetName(), key: routeKey(route), route: route, explicit: len(selectors) > 0}
+		c.own, c.all = s.destinations(route)
+		c.chosen, c.hidden = s.pick(selectors, c), seen[c.key]
+		seen[c.key] = true
+		routesHere = routesHere || c.own > 0
+		if wanted && (c.own > 0 || c.chosen) && s.fits(c) {
+			managed.Routes = append(managed.Routes, c.managed())
 		}
-		seen[key] = true
 	}
 	if routesHere {
+		s.routing = append(s.routing, vs.GetName())
+	}
+	if routesHere && wanted {
 		s.found.VirtualServices = append(s.found.VirtualServices, managed)
 	}
-	if s.claims(vs) {
-		s.claimants = append(s.claimants, vs.GetName())
-	}
-}
-
-func (s *surveyor) skip(vs *unstructured.Unstructured, key, why string) {
-	s.found.SkippedRoutes = append(s.found.SkippedRoutes, fmt.Sprintf("%s/%s: %s", vs.GetName(), key, why))
 }
 
 // destinations counts those on the host and all of a route.
@@ -113,60 +118,6 @@ func (s *surveyor) destinations(route object) (own, all int) {
 		}
 	}
 	return own, all
-}
-
-func candidate(route object, key string) v1.ManagedRoute {
-	only := objects(route["route"])[0]
-	_, weighted := only["weight"]
-	return v1.ManagedRoute{Key: key, Subset: text(child(only, "destination"), "subset"), Weighted: weighted}
-}
-
-// claims tells whether a VirtualService binds the host's own name for sidecars.
-func (s *surveyor) claims(vs *unstructured.Unstructured) bool {
-	hosts, _, err := unstructured.NestedStringSlice(vs.Object, "spec", "hosts")
-	if err != nil {
-		return false
-	}
-	gateways, given, err := unstructured.NestedStringSlice(vs.Object, "spec", "gateways")
-	if err != nil || (given && len(gateways) > 0 && !slices.Contains(gateways, meshGateway)) {
-		return false
-	}
-	return slices.ContainsFunc(hosts, func(h string) bool { return HostKey(h, s.rollout.Namespace) == s.host })
-}
-
-// checkVirtualServices finds what stands in the way of driving exactly one VirtualService.
-func (s *surveyor) checkVirtualServices(all []*unstructured.Unstructured) {
-	names := map[string]bool{}
-	for _, vs := range s.found.VirtualServices {
-		names[vs.Name] = true
-	}
-	for _, name := range s.claimants {
-		names[name] = true
-	}
-	if len(names) > 1 {
-		s.problem("VirtualServices %s all concern host %s: several do not work yet, keep one", strings.Join(sortedKeys(names), ", "), s.rollout.Spec.Host)
-		return
-	}
-	driven := s.rollout.Status.VirtualServices
-	drives := func(name string) bool {
-		return slices.ContainsFunc(driven, func(vs v1.ManagedVirtualService) bool { return vs.Name == name })
-	}
-	if len(s.found.VirtualServices) == 0 && len(s.claimants) == 1 && !drives(s.claimants[0]) {
-		s.problem("VirtualService %s binds host %s but has no HTTP route to it: add one, or remove it", s.claimants[0], s.rollout.Spec.Host)
-		return
-	}
-	wanted := s.rollout.Name
-	if named := s.rollout.Spec.VirtualServices; len(named) > 0 && named[0].Name != "" {
-		wanted = named[0].Name
-		if len(names) == 1 && !names[wanted] {
-			s.problem("VirtualService %s routes to %s, but spec.virtualServices names %s: name the one that is there", sortedKeys(names)[0], s.rollout.Spec.Host, wanted)
-			return
-		}
-	}
-	taken := slices.ContainsFunc(all, func(vs *unstructured.Unstructured) bool { return vs.GetName() == wanted })
-	if len(names) == 0 && taken && len(driven) == 0 {
-		s.problem("VirtualService %s is there already, for another host: give spec.virtualServices another name", wanted)
-	}
 }
 
 // rules finds the one DestinationRule of the host.
@@ -192,11 +143,11 @@ func (s *surveyor) rules(all []*unstructured.Unstructured) {
 	}
 	switch {
 	case len(names) > 1:
-		s.problem("DestinationRules %s are all for host %s: keep one", strings.Join(names, ", "), s.rollout.Spec.Host)
+		s.conflict("DestinationRules %s are all for host %s: keep one", strings.Join(names, ", "), s.rollout.Spec.Host)
 	case len(names) == 1 && named && names[0] != wanted:
-		s.problem("DestinationRule %s is for host %s, but spec.destinationRule names %s: name the one that is there", names[0], s.rollout.Spec.Host, wanted)
+		s.conflict("DestinationRule %s is for host %s, but spec.destinationRule names %s: name the one that is there", names[0], s.rollout.Spec.Host, wanted)
 	case len(names) == 0 && taken[wanted]:
-		s.problem("DestinationRule %s is there already, for another host: give spec.destinationRule another name", wanted)
+		s.conflict("DestinationRule %s is there already, for another host: give spec.destinationRule another name", wanted)
 	}
 }
 

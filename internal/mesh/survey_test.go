@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	stdcmp "cmp"
 	"strings"
 	"testing"
 
@@ -57,6 +58,7 @@ func TestSurvey(t *testing.T) {
 		services, rules string
 		want            Surveyed
 		problem         string // what the message must say
+		reason          string // of the problem, if it is no HostConflict
 	}{
 		"nothing there": {},
 		"one of each": {
@@ -112,15 +114,48 @@ spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews
 		"the host in full": {
 			services: strings.ReplaceAll(plainReviews, "[reviews]", "[reviews.bookinfo.svc.cluster.local]"), want: Surveyed{VirtualServices: primary},
 		},
-		"two route to the host":   {services: plainReviews + "\n---\n" + edge, problem: "VirtualServices edge, reviews all concern host reviews"},
-		"bound, routed elsewhere": {services: edge + "\n---\n" + strings.ReplaceAll(ratings, "[ratings]", "[reviews]"), problem: "VirtualServices edge, ratings all concern"},
-		"bound without a route":   {services: strings.ReplaceAll(ratings, "[ratings]", "[reviews]"), problem: "VirtualService ratings binds host reviews but has no HTTP route to it"},
+		"one for the mesh, one for a gateway": {
+			services: plainReviews + "\n---\n" + edge,
+			want:     Surveyed{VirtualServices: []v1.ManagedVirtualService{{Name: "edge", Routes: []v1.ManagedRoute{{Key: "#74234e98", Weighted: true}}}, primary[0]}},
+		},
+		"two for the mesh": {
+			services: plainReviews + "\n---\n" + strings.ReplaceAll(plainReviews, "name: reviews", "name: twin"),
+			want:     Surveyed{VirtualServices: []v1.ManagedVirtualService{primary[0], {Name: "twin", Routes: primary[0].Routes}}},
+		},
+		"two for the mesh, one of them to be managed": {
+			spec: ", virtualServices: [{name: reviews}]", services: plainReviews + "\n---\n" + strings.ReplaceAll(plainReviews, "name: reviews", "name: twin"),
+			problem: "VirtualServices reviews and twin both bind host reviews on gateway mesh, and twin is not managed",
+		},
+		"two for the mesh, one by a wildcard": {
+			spec: ", virtualServices: [{name: wild}]", problem: "VirtualServices wild and reviews both bind host reviews on gateway mesh",
+			services: plainReviews + "\n---\n" + strings.NewReplacer("name: reviews", "name: wild", "[reviews]", `["*.svc.cluster.local"]`).Replace(plainReviews),
+		},
+		"two for one gateway, one of them to be managed": {
+			spec: ", virtualServices: [{name: reviews}]", problem: "VirtualServices reviews and twin both bind host reviews on gateway bookinfo/gw",
+			services: strings.ReplaceAll(plainReviews, "hosts: [reviews]", "hosts: [reviews], gateways: [gw]") + "\n---\n" +
+				strings.NewReplacer("name: reviews", "name: twin", "hosts: [reviews]", "hosts: [reviews], gateways: [./gw]").Replace(plainReviews),
+		},
+		"one for a gateway, another binds the host's name": {
+			services: edge + "\n---\n" + strings.ReplaceAll(ratings, "[ratings]", "[reviews]"),
+			want:     Surveyed{VirtualServices: []v1.ManagedVirtualService{{Name: "edge", Routes: []v1.ManagedRoute{{Key: "#74234e98", Weighted: true}}}}},
+		},
+		"one for the mesh, another binds the host's name there": {
+			services: plainReviews + "\n---\n" + strings.ReplaceAll(ratings, "[ratings]", "[reviews]"),
+			problem:  "VirtualServices reviews and ratings both bind host reviews on gateway mesh, and ratings is not managed",
+		},
+		"a redirect hides a route of its name": {
+			services: strings.ReplaceAll(plainReviews, "http: [", "http: [{name: primary, redirect: {uri: /}}, "),
+			want: Surveyed{VirtualServices: []v1.ManagedVirtualService{{Name: "reviews"}}, SkippedRoutes: []string{
+				"reviews/primary: another route of this name or match comes before it",
+			}},
+		},
+		"bound without a route": {services: strings.ReplaceAll(ratings, "[ratings]", "[reviews]"), problem: "VirtualService ratings binds host reviews but has no HTTP route to it"},
 		"bound on a gateway only": {
 			services: plainReviews + "\n---\n" + strings.ReplaceAll(ratings, "hosts: [ratings]", "gateways: [gw], hosts: [reviews]"),
 			want:     Surveyed{VirtualServices: primary},
 		},
 		"hosts of a wrong type":     {services: "metadata: {name: a}\nspec: {hosts: 1}\n---\nmetadata: {name: b}\nspec: {hosts: [reviews], gateways: 1}"},
-		"another name is asked for": {spec: ", virtualServices: [{name: mine}]", services: plainReviews, problem: "spec.virtualServices names mine"},
+		"another name is asked for": {spec: ", virtualServices: [{name: mine}]", services: plainReviews, reason: v1.ReasonVirtualServiceNotFound, problem: "spec.virtualServices names mine, which is not there, and reviews routes to reviews"},
 		"the name to make is taken": {services: strings.ReplaceAll(ratings, "name: ratings", "name: reviews"), problem: "VirtualService reviews is there already, for another host"},
 		"the name asked for is taken": {
 			spec: ", virtualServices: [{name: ratings}]", services: ratings, problem: "VirtualService ratings is there already",
@@ -135,9 +170,7 @@ spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews
 			r := parseRollout(t, "metadata: {name: reviews, namespace: bookinfo}\nspec: {host: reviews, version: v3"+tc.spec+"}")
 			got := Survey(r, parseAll(t, "VirtualService", tc.services), parseAll(t, "DestinationRule", tc.rules))
 			if tc.problem != "" {
-				if got.Problem == nil || got.Problem.Reason != v1.ReasonHostConflict || !strings.Contains(got.Problem.Message, tc.problem) {
-					t.Errorf("problem %+v, want a HostConflict that says %q", got.Problem, tc.problem)
-				}
+				checkProblem(t, got.Problem, stdcmp.Or(tc.reason, v1.ReasonHostConflict), tc.problem)
 				return
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
@@ -147,12 +180,20 @@ spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews
 	}
 }
 
+func checkProblem(t *testing.T, got *Problem, reason, says string) {
+	t.Helper()
+	if got == nil || got.Reason != reason || !strings.Contains(got.Message, says) {
+		t.Errorf("problem %+v, want a %s that says %q", got, reason, says)
+	}
+}
+
 // What the Rollout itself does to the mesh in mid-run is no conflict; a second object for the host is one.
 func TestSurveyInMidRun(t *testing.T) {
 	const status = `
 metadata: {name: reviews, namespace: bookinfo}
 spec: {host: reviews, version: v3}
 status:
+  run: {number: 1, from: v1, to: v3, startedAt: null}
   virtualServices: [{name: site, routes: [{key: primary, subset: v1}]}]
   destinationRule: {name: site}
   faultVirtualService: {name: reviews-fault-ratings, created: true}`
@@ -177,10 +218,13 @@ spec: {hosts: [ratings], http: [{name: sluice-fault-reviews-0, fault: {}, route:
 		"its rule is gone, one of the Rollout's name is for another host": {
 			services: site, rules: strings.Replace(plainRule, "host: reviews", "host: ratings", 1),
 		},
-		"a second VirtualService":    {services: site + "\n---\n" + edge, rules: rule, problem: "VirtualServices edge, site all concern host reviews"},
+		"a second VirtualService for a gateway": {services: site + "\n---\n" + edge, rules: rule},
+		"a second VirtualService": {
+			services: site + "\n---\n" + plainReviews, rules: rule, problem: "VirtualServices site and reviews both bind host reviews on gateway mesh, and reviews is not managed",
+		},
 		"a second rule":              {services: site, rules: rule + "\n---\n" + plainRule, problem: "DestinationRules reviews, site are all for host reviews"},
 		"its rule has another host":  {services: site, rules: strings.Replace(rule, "host: reviews", "host: ratings", 1), problem: "DestinationRule site is there already, for another host"},
-		"bound by one without route": {services: site + "\n---\n" + strings.Replace(ratings, "[ratings]", "[reviews]", 1), rules: rule, problem: "VirtualServices ratings, site all concern"},
+		"bound by one without route": {services: site + "\n---\n" + strings.Replace(ratings, "[ratings]", "[reviews]", 1), rules: rule, problem: "VirtualServices site and ratings both bind host reviews on gateway mesh"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Survey(parseRollout(t, status), parseAll(t, "VirtualService", tc.services), parseAll(t, "DestinationRule", tc.rules)).Problem

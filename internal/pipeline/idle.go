@@ -24,6 +24,10 @@ func (d *draft) idle() {
 	if version == d.status.Stable {
 		d.status.Rejected = nil
 	}
+	if d.reselect() {
+		d.in.Mesh.WriteProblem = nil // it was of what is driven no more
+	}
+	d.noteSkipped()
 	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.subsetInUse(d.status.Stable)); {
 	case p != nil:
 		d.stall(*p)
@@ -204,6 +208,7 @@ func withdrawProof(proofs []v1.Proof, version string) []v1.Proof {
 
 // returnAtOnce moves all traffic to a proven version, without steps. Leaving a version this way withdraws its proof.
 func (d *draft) returnAtOnce(version string) {
+	d.widen()
 	left := d.status.Stable
 	d.status.Proven = withdrawProof(d.status.Proven, left)
 	d.status.Stable, d.status.Previous = version, left

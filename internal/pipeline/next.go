@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -124,69 +123,6 @@ func (d *draft) versionOfSubset(subset string) string {
 		}
 	}
 	return ""
-}
-
-// manage fixes the managed set: the found routes to the host that send to stable or name no subset, else a VirtualService of our own.
-func (d *draft) manage() *Problem {
-	mesh := d.in.Mesh
-	stable := d.status.Traffic.Stable.Subset
-	var managed []v1.ManagedVirtualService
-	d.status.SkippedRoutes = slices.Clone(mesh.SkippedRoutes)
-	for _, found := range mesh.VirtualServices {
-		if before, ok := managedByName(d.status.VirtualServices, found.Name); ok && before.Created {
-			managed = append(managed, before)
-			continue
-		}
-		vs := v1.ManagedVirtualService{Name: found.Name}
-		for _, route := range found.Routes {
-			if route.Subset != "" && route.Subset != stable {
-				d.status.SkippedRoutes = append(d.status.SkippedRoutes,
-					fmt.Sprintf("%s/%s: pins subset %s", found.Name, route.Key, route.Subset))
-				continue
-			}
-			vs.Routes = append(vs.Routes, route)
-		}
-		if len(vs.Routes) == 0 {
-			return &Problem{v1.ReasonRouteNotFound, fmt.Sprintf(
-				"VirtualService %s has no route to manage: none sends all of %s to %s", found.Name, d.rollout.Spec.Host, d.status.Stable)}
-		}
-		managed = append(managed, vs)
-	}
-	if len(managed) == 0 {
-		managed = []v1.ManagedVirtualService{{Name: d.createdName(), Created: true}}
-	}
-	d.status.VirtualServices = managed
-	d.status.DestinationRule = d.managedRule()
-	return nil
-}
-
-func (d *draft) createdName() string {
-	if vs := d.rollout.Spec.VirtualServices; len(vs) > 0 && vs[0].Name != "" {
-		return vs[0].Name
-	}
-	return d.rollout.Name
-}
-
-func (d *draft) managedRule() *v1.ManagedDestinationRule {
-	if before := d.status.DestinationRule; before != nil {
-		return before
-	}
-	if found := d.in.Mesh.DestinationRule; found != nil {
-		return found
-	}
-	name := d.rollout.Name
-	if dr := d.rollout.Spec.DestinationRule; dr != nil && dr.Name != "" {
-		name = dr.Name
-	}
-	return &v1.ManagedDestinationRule{Name: name, Created: true}
-}
-
-func managedByName(list []v1.ManagedVirtualService, name string) (v1.ManagedVirtualService, bool) {
-	i := slices.IndexFunc(list, func(vs v1.ManagedVirtualService) bool { return vs.Name == name })
-	if i < 0 {
-		return v1.ManagedVirtualService{}, false
-	}
-	return list[i], true
 }
 
 func firstProblem(problems ...*Problem) *Problem {

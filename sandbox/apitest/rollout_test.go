@@ -85,6 +85,27 @@ func TestRolloutRules(t *testing.T) {
 	})
 }
 
+func TestVirtualServiceRules(t *testing.T) {
+	routes := func(list string) string { return `virtualServices: [{name: site, routes: ` + list + `}]` }
+	const field = "spec.virtualServices[0].routes[0]"
+	checkRules(t, rollouts, rollout, []rule{
+		{
+			name: "several", accepts: `virtualServices: [{name: a}, {name: b}, {}]`,
+			refuses: `virtualServices: [{name: a}, {name: b}, {name: a}]`, field: "spec.virtualServices", message: "each VirtualService once",
+		},
+		{name: "two without a name", refuses: `virtualServices: [{}, {}]`, field: "spec.virtualServices", message: "at most one entry without a name"},
+		{
+			name: "selectors", accepts: routes(`[{name: api.v2}, {match: [{uri: {prefix: /a}}, {gateways: [mesh]}]}, {port: 31400}]`),
+			refuses: routes(`[{name: primary, port: 80}]`), field: field, message: "give one of name, match and port",
+		},
+		{name: "an empty selector", refuses: routes(`[{}]`), field: field, message: "give one of name, match and port"},
+		{name: "an empty match", refuses: routes(`[{match: []}]`), field: field + ".match", message: "at least 1 items"},
+		{name: "an empty name", refuses: routes(`[{name: ""}]`), field: field + ".name", message: "at least 1 chars"},
+		{name: "port", refuses: routes(`[{port: 0}]`), field: field + ".port", message: "greater than or equal to 1"},
+		{name: "port's bound", refuses: routes(`[{port: 65536}]`), field: field + ".port", message: "less than or equal to 65535"},
+	})
+}
+
 func TestRolloutBounds(t *testing.T) {
 	list := func(count int, item string) string {
 		return "[" + strings.Join(numbered(count, item), ", ") + "]"
@@ -113,24 +134,17 @@ func TestRolloutBounds(t *testing.T) {
 func TestRolloutRefusesWhatDoesNotWorkYet(t *testing.T) {
 	var rules []rule
 	for field, patch := range map[string]string{
-		"workloadRef":   `{version: null, workloadRef: {kind: Deployment, name: reviews, versionFrom: ImageTag}}`,
-		"breaker":       `breaker: {}`,
-		"schedule":      `schedule: {windows: [{start: "0 9 * * MON-FRI", duration: 8h}]}`,
-		"dependsOn":     `dependsOn: [{name: ratings}]`,
-		"keepPrevious":  `keepPrevious: 1h`,
-		"commands":      `commands: {secretRef: {name: ci-hook}}`,
-		"previews":      `previews: [{version: v4, match: [{uri: {prefix: /}}]}]`,
-		"sticky":        `sticky: {cookie: {name: canary, ttl: 1h}}`,
-		"trafficPolicy": `destinationRule: {trafficPolicy: {}}`,
+		"workloadRef":  `{version: null, workloadRef: {kind: Deployment, name: reviews, versionFrom: ImageTag}}`,
+		"schedule":     `schedule: {windows: [{start: "0 9 * * MON-FRI", duration: 8h}]}`,
+		"dependsOn":    `dependsOn: [{name: ratings}]`,
+		"keepPrevious": `keepPrevious: 1h`,
+		"commands":     `commands: {secretRef: {name: ci-hook}}`,
+		"previews":     `previews: [{version: v4, match: [{uri: {prefix: /}}]}]`,
+		"sticky":       `sticky: {cookie: {name: canary, ttl: 1h}}`,
 	} {
-		path := "spec." + field
-		if field == "trafficPolicy" {
-			path = "spec.destinationRule.trafficPolicy"
-		}
-		rules = append(rules, rule{name: field, refuses: patch, field: path, message: field + " does not work yet: leave it out"})
+		rules = append(rules, rule{name: field, refuses: patch, field: "spec." + field, message: field + " does not work yet: leave it out"})
 	}
 	for field, patch := range map[string]string{
-		"routes":   `[{name: primary}]`,
 		"gateways": `[mesh]`,
 		"hosts":    `[reviews]`,
 		"exportTo": `["."]`,
@@ -146,10 +160,6 @@ func TestRolloutRefusesWhatDoesNotWorkYet(t *testing.T) {
 	rules = append(rules,
 		rule{name: "TCP", refuses: `protocol: TCP`, field: "spec.protocol", message: "TCP and TLS do not work yet"},
 		rule{name: "TLS", refuses: `protocol: TLS`, field: "spec.protocol", message: "TCP and TLS do not work yet"},
-		rule{
-			name: "two VirtualServices", refuses: `virtualServices: [{name: a}, {name: b}]`,
-			field: "spec.virtualServices", message: "more than one of virtualServices does not work yet",
-		},
 		rule{
 			name: "destination", refuses: `versions: [{name: v3, destination: {host: api-v2.partner.com}}]`,
 			field: "spec.versions[0].destination", message: "destination does not work yet",

@@ -1,0 +1,178 @@
+package pipeline
+
+import (
+	"fmt"
+	"slices"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// skippedLimit bounds status.skippedRoutes.
+const skippedLimit = 60
+
+// selection is what of the mesh is to be driven.
+type selection struct {
+	managed []v1.ManagedVirtualService
+	skipped []string
+	// without names the VirtualServices none of whose routes is to be driven.
+	without []string
+}
+
+// selectRoutes picks the routes to drive from those that were found: all that the spec names, else those that send to stable or
+// name no subset. A route that was left alone because it pins a version stays so, also when that version becomes stable.
+func (d *draft) selectRoutes() selection {
+	var s selection
+	s.skipped = slices.Clone(d.in.Mesh.SkippedRoutes)
+	for _, found := range d.in.Mesh.VirtualServices {
+		before, driven := managedByName(d.status.VirtualServices, found.Name)
+		if driven && before.Created {
+			s.managed = append(s.managed, before)
+			continue
+		}
+		named, _ := d.rollout.Spec.Manages(found.Name)
+		vs := v1.ManagedVirtualService{Name: found.Name}
+		for _, route := range found.Routes {
+			pin := fmt.Sprintf("%s/%s: pins subset %s", found.Name, route.Key, route.Subset)
+			if len(named) == 0 && !d.selects(route, pin) && !drivesRoute(before, route.Key) {
+				s.skipped = append(s.skipped, pin)
+				continue
+			}
+			vs.Routes = append(vs.Routes, sameForm(route, before))
+		}
+		if len(vs.Routes) == 0 {
+			s.without = append(s.without, found.Name)
+			continue
+		}
+		s.managed = append(s.managed, vs)
+	}
+	if n := len(s.skipped); n > skippedLimit {
+		s.skipped = append(s.skipped[:skippedLimit:skippedLimit], fmt.Sprintf("and %d more", n-skippedLimit))
+	}
+	return s
+}
+
+// selects is the default: a route that sends to stable, unless it was left alone with that pin before, or that names no subset.
+func (d *draft) selects(route v1.ManagedRoute, pin string) bool {
+	return route.Subset == "" || (route.Subset == d.status.Traffic.Stable.Subset && !slices.Contains(d.status.SkippedRoutes, pin))
+}
+
+// sameForm keeps the form in which a route was found when it is driven already.
+func sameForm(route v1.ManagedRoute, before v1.ManagedVirtualService) v1.ManagedRoute {
+	for _, known := range before.Routes {
+		if known.Key == route.Key {
+			route.Weighted, route.SavedMirror = known.Weighted, known.SavedMirror
+		}
+	}
+	return route
+}
+
+func drivesRoute(vs v1.ManagedVirtualService, key string) bool {
+	return slices.ContainsFunc(vs.Routes, func(route v1.ManagedRoute) bool { return route.Key == key })
+}
+
+// manage fixes the managed set; where nothing routes to the host it is a VirtualService of our own.
+func (d *draft) manage() *Problem {
+	s := d.selectRoutes()
+	for _, name := range s.without {
+		named := slices.ContainsFunc(d.rollout.Spec.VirtualServices, func(vs v1.VirtualService) bool { return vs.Name == name })
+		if named || len(s.managed) == 0 {
+			return &Problem{v1.ReasonRouteNotFound, fmt.Sprintf(
+				"VirtualService %s has no route to manage: none sends all of %s to %s; name the routes to manage in spec.virtualServices",
+				name, d.rollout.Spec.Host, d.status.Stable)}
+		}
+	}
+	if len(s.managed) == 0 {
+		s.managed = []v1.ManagedVirtualService{{Name: d.createdName(), Created: true}}
+	}
+	d.status.VirtualServices, d.status.SkippedRoutes = s.managed, s.skipped
+	d.status.DestinationRule = d.managedRule()
+	return nil
+}
+
+// widen adds to the managed set what came to the host since it was fixed, and takes nothing away: a return takes that along, and
+// waits for nothing.
+func (d *draft) widen() {
+	if d.in.Mesh.SurveyProblem != nil {
+		return
+	}
+	s := d.selectRoutes()
+	for _, found := range s.managed {
+		at := slices.IndexFunc(d.status.VirtualServices, func(vs v1.ManagedVirtualService) bool { return vs.Name == found.Name })
+		if at < 0 {
+			d.status.VirtualServices = append(d.status.VirtualServices, found)
+			continue
+		}
+		driven := &d.status.VirtualServices[at]
+		for _, route := range found.Routes {
+			if !driven.Created && !drivesRoute(*driven, route.Key) {
+				driven.Routes = append(driven.Routes, route)
+			}
+		}
+	}
+}
+
+// reselect fixes the managed set anew at rest, when something that was driven is gone and spec.virtualServices names what is to
+// be managed without it. Where that is left to the default nothing takes its place: who renamed a route may have pinned it anew.
+func (d *draft) reselect() bool {
+	p := d.in.Mesh.WriteProblem
+	gone := p != nil && (p.Reason == v1.ReasonRouteNotFound || p.Reason == v1.ReasonVirtualServiceNotFound)
+	if !gone || d.in.Mesh.SurveyProblem != nil || !d.namesWithout() {
+		return false
+	}
+	before := hash(d.status.VirtualServices)
+	return d.manage() == nil && hash(d.status.VirtualServices) != before
+}
+
+// namesWithout tells whether the spec accounts for everything that is driven: its VirtualService is named no more, or its routes
+// are named one by one, or are all there.
+func (d *draft) namesWithout() bool {
+	for _, driven := range d.status.VirtualServices {
+		named, managed := d.rollout.Spec.Manages(driven.Name)
+		if !managed || len(named) > 0 {
+			continue
+		}
+		found, _ := managedByName(d.in.Mesh.VirtualServices, driven.Name)
+		for _, route := range driven.Routes {
+			if !drivesRoute(found, route.Key) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// noteSkipped keeps the list of what is left alone current at rest, where routes are as status says.
+func (d *draft) noteSkipped() {
+	if d.in.Written != nil && d.in.Mesh.SurveyProblem == nil {
+		d.status.SkippedRoutes = d.selectRoutes().skipped
+	}
+}
+
+func (d *draft) createdName() string {
+	if vs := d.rollout.Spec.VirtualServices; len(vs) > 0 && vs[0].Name != "" {
+		return vs[0].Name
+	}
+	return d.rollout.Name
+}
+
+func (d *draft) managedRule() *v1.ManagedDestinationRule {
+	if before := d.status.DestinationRule; before != nil {
+		return before
+	}
+	if found := d.in.Mesh.DestinationRule; found != nil {
+		return found
+	}
+	name := d.rollout.Name
+	if dr := d.rollout.Spec.DestinationRule; dr != nil && dr.Name != "" {
+		name = dr.Name
+	}
+	return &v1.ManagedDestinationRule{Name: name, Created: true}
+}
+
+func managedByName(list []v1.ManagedVirtualService, name string) (v1.ManagedVirtualService, bool) {
+	i := slices.IndexFunc(list, func(vs v1.ManagedVirtualService) bool { return vs.Name == name })
+	if i < 0 {
+		return v1.ManagedVirtualService{}, false
+	}
+	return list[i], true
+}
