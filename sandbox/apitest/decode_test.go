@@ -31,7 +31,9 @@ spec:
   initialVersion: v1
   versions:
   - {name: v3, subset: v3, labels: {version: v3}, workload: {kind: Deployment, name: reviews-v3}}
-  virtualServices: [{name: reviews}]
+  virtualServices:
+  - {name: reviews, routes: [{name: primary}, {match: [{uri: {prefix: /reviews}}]}, {port: 31400}]}
+  - {name: edge}
   destinationRule: {name: reviews}
   steps:
   - {name: shadow, mirror: {percentage: 100}, hold: 2m, useGates: [p99]}
