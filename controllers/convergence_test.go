@@ -1,20 +1,13 @@
 package controllers
 
 import (
-	"encoding/json"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/events"
 	clocktesting "k8s.io/utils/clock/testing"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/yaml"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -28,35 +21,6 @@ func (silent) Set(types.NamespacedName, *pipeline.Watch)                    {}
 func (silent) Samples(types.NamespacedName) map[string]pipeline.GateSamples { return nil }
 func (silent) Probe(types.NamespacedName) *pipeline.ProbeResult             { return nil }
 
-// cluster is a reconciler on a client that keeps objects in memory.
-type cluster struct {
-	*RolloutReconciler
-	t      *testing.T
-	clock  *clocktesting.FakePassiveClock
-	events *events.FakeRecorder
-}
-
-// liveReader tells reads from the API server from cached ones.
-type liveReader struct{ client.Reader }
-
-func newCluster(t *testing.T, funcs interceptor.Funcs, objects ...client.Object) *cluster {
-	t.Helper()
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1.Rollout{}).
-		WithInterceptorFuncs(funcs).Build()
-	clock := clocktesting.NewFakePassiveClock(start)
-	recorder := events.NewFakeRecorder(20)
-	return &cluster{
-		t: t, clock: clock, events: recorder,
-		RolloutReconciler: NewRolloutReconciler(Dependencies{Client: c, Live: &liveReader{c}, Clock: clock, Analyst: silent{}, Events: recorder}),
-	}
-}
-
 // parse reads an object of the mesh.
 func parse(t *testing.T, text string) *unstructured.Unstructured {
 	t.Helper()
@@ -67,14 +31,6 @@ func parse(t *testing.T, text string) *unstructured.Unstructured {
 	u.SetNamespace("bookinfo")
 	u.SetAPIVersion("networking.istio.io/v1")
 	return u
-}
-
-// podOf is a ready pod, or one that is not.
-func podOf(name string, ready corev1.ConditionStatus, set map[string]string) *corev1.Pod {
-	pod := &corev1.Pod{}
-	pod.Name, pod.Namespace, pod.Labels = name, "bookinfo", set
-	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}
-	return pod
 }
 
 const (
@@ -115,29 +71,21 @@ func reviewsService() *corev1.Service {
 	return s
 }
 
-// begun is a convergence of a Rollout that has looked at the cluster.
-func (k *cluster) begun(rollout *v1.Rollout) *convergence {
-	k.t.Helper()
-	c := k.begin(rollout)
-	var err error
-	if c.sight, err = k.look(k.t.Context(), rollout, k.Live); err != nil {
-		k.t.Fatal(err)
+// begun is a convergence that has seen the Service, the routes, the rule and some Rollouts.
+func begun(t *testing.T, rollout *v1.Rollout, others ...*v1.Rollout) *convergence {
+	t.Helper()
+	r := NewRolloutReconciler(Dependencies{Clock: clocktesting.NewFakePassiveClock(start), Analyst: silent{}})
+	c := r.begin(rollout)
+	c.sight = &sight{
+		service:         reviewsService(),
+		rollouts:        []v1.Rollout{*rollout},
+		virtualServices: []*unstructured.Unstructured{parse(t, halfRoutes)}, destinationRules: []*unstructured.Unstructured{parse(t, bothSubsets)},
 	}
-	c.plan = c.makePlan(k.clock.Now())
+	for _, other := range others {
+		c.sight.rollouts = append(c.sight.rollouts, *other)
+	}
+	c.plan = c.makePlan(start)
 	return c
-}
-
-func (k *cluster) routes(name string) string {
-	k.t.Helper()
-	vs := newObject(kindVirtualService)
-	if err := k.Live.Get(k.t.Context(), keyOf("bookinfo", name), vs); err != nil {
-		k.t.Fatal(err)
-	}
-	raw, err := json.Marshal(vs.Object["spec"])
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	return string(raw)
 }
 
 func TestWhoMayNotWriteTheMeshPlansNothing(t *testing.T) {
@@ -153,12 +101,11 @@ func TestWhoMayNotWriteTheMeshPlansNothing(t *testing.T) {
 		"another Rollout has the host": {younger, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			objects := []client.Object{reviewsService(), parse(t, halfRoutes), parse(t, bothSubsets), tc.rollout}
+			var others []*v1.Rollout
 			if tc.rollout.Name != "reviews" {
-				objects = append(objects, atHalf("reviews"))
+				others = append(others, atHalf("reviews"))
 			}
-			k := newCluster(t, interceptor.Funcs{}, objects...)
-			c := k.begun(tc.rollout)
+			c := begun(t, tc.rollout, others...)
 			in, err := c.observe(t.Context())
 			if err != nil {
 				t.Fatal(err)

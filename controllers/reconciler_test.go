@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"sluice.dev/sluice/internal/pipeline"
 )
@@ -17,12 +16,13 @@ func (unprobed) Problem(schema.GroupKind) (*pipeline.Problem, bool) { return nil
 
 // A probe that keeps failing must not make every Rollout spin; when it succeeds, all that waited are woken.
 func TestUnknownKindsAreWaitedForWithoutHaste(t *testing.T) {
-	k := newCluster(t, interceptor.Funcs{}, reviewsService(), atHalf("reviews"))
-	k.Kinds = unprobed{}
-	if rest := k.reconciled(); rest != staleRetry {
-		t.Errorf("reconciled again in %s, want %s", rest, staleRetry)
+	r := NewRolloutReconciler(Dependencies{Kinds: unprobed{}})
+	_, err := r.look(t.Context(), atHalf("reviews"), nil)
+	result, err := r.outcome(err)
+	if err != nil || result.RequeueAfter != staleRetry {
+		t.Errorf("reconciled again in %s (error %v), want %s", result.RequeueAfter, err, staleRetry)
 	}
-	if woken := k.interest.all(); !slices.Contains(woken, keyOf("bookinfo", "reviews")) {
+	if woken := r.interest.all(); !slices.Contains(woken, keyOf("bookinfo", "reviews")) {
 		t.Errorf("the Rollouts to wake are %v, reviews is not among them", woken)
 	}
 }

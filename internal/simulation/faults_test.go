@@ -26,6 +26,8 @@ type faults struct {
 	unavailable, lost, crash, refusal, interlude float64
 	// refusing tells for how long a kind's writes are refused.
 	refusing map[string]bool
+	// refusingObjects tells the same of single objects, for scripts.
+	refusingObjects map[objectKey]bool
 	// lags of the caches, by kind; others are fast.
 	lags map[string]time.Duration
 	// jitter makes latencies vary; transcripts go without.
@@ -43,7 +45,7 @@ func (f *faults) fate(key objectKey) fate {
 	}
 	mesh := key.kind == kindVirtualService || key.kind == kindDestinationRule
 	switch {
-	case f.refusing[key.kind], mesh && f.draw(f.refusal):
+	case f.refusing[key.kind], f.refusingObjects[key], mesh && f.draw(f.refusal):
 		return refused
 	case f.draw(f.unavailable):
 		return unavailable
