@@ -86,20 +86,24 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// assertClean: nothing of a run is left on any VirtualService of the namespace.
+// assertClean: nothing of a run is left on any VirtualService of the namespace. What ends a run is committed before it is written.
 func assertClean(t *testing.T, s *stage) {
 	t.Helper()
-	var list networking.VirtualServiceList
-	if err := s.cluster.Client.List(t.Context(), &list, client.InNamespace(s.Namespace)); err != nil {
-		t.Fatal(err)
-	}
-	for _, vs := range list.Items {
-		for _, route := range vs.Spec.Http {
-			if strings.HasPrefix(route.Name, "sluice-") || route.Fault != nil || len(route.Mirrors) > 0 || len(route.Route) > 1 {
-				t.Errorf("VirtualService %s still has %v", vs.Name, route)
+	eventually(t, "nothing of the run is left", func() bool {
+		var list networking.VirtualServiceList
+		if err := s.cluster.Client.List(t.Context(), &list, client.InNamespace(s.Namespace)); err != nil {
+			t.Fatal(err)
+		}
+		for _, vs := range list.Items {
+			for _, route := range vs.Spec.Http {
+				if strings.HasPrefix(route.Name, "sluice-") || route.Fault != nil || len(route.Mirrors) > 0 || len(route.Route) > 1 {
+					t.Logf("VirtualService %s still has %v", vs.Name, route)
+					return false
+				}
 			}
 		}
-	}
+		return true
+	})
 }
 
 // TestConditions: what a person reads when a push can not work, and how it goes on by itself once it can.
