@@ -37,6 +37,7 @@ const (
 // Reasons of RolledBack; NoEvidence is one as well.
 const (
 	ReasonGateFailed  = "GateFailed"
+	ReasonTrip        = "Trip"
 	ReasonProbe       = "Probe"
 	ReasonUnavailable = "Unavailable"
 )

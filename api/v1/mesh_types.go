@@ -124,8 +124,8 @@ type DestinationRule struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name,omitempty"`
-	// TrafficPolicy of the host; only the top-level blocks given here are replaced.
+	// TrafficPolicy of the host; only the top-level blocks given here are replaced, and a found one is put back when it is given no
+	// longer.
 	// +optional
-	// +sluice:later
 	TrafficPolicy *istio.TrafficPolicy `json:"trafficPolicy,omitempty"`
 }

@@ -88,6 +88,21 @@ type ManagedDestinationRule struct {
 	// Created is true when Sluice made it.
 	// +optional
 	Created bool `json:"created,omitempty"`
+	// Policies are the blocks of trafficPolicy that the Rollout writes, and what it found in their place.
+	// +optional
+	Policies []ManagedPolicy `json:"policies,omitempty"`
+}
+
+// ManagedPolicy is about the trafficPolicy of the host or of one subset.
+type ManagedPolicy struct {
+	// Subset; empty for the host's own.
+	// +optional
+	Subset string `json:"subset,omitempty"`
+	// Blocks are top-level fields of TrafficPolicy that the spec gives, or gave and that are not put back yet.
+	Blocks []string `json:"blocks"`
+	// Found is the JSON object of those blocks that were there before; empty when there was no trafficPolicy at all.
+	// +optional
+	Found string `json:"found,omitempty"`
 }
 
 // Run is a way from one version to another.
@@ -110,6 +125,9 @@ type Run struct {
 	// Records of the steps that ended.
 	// +optional
 	Steps []StepRecord `json:"steps,omitempty"`
+	// BreakerBlind is true while the breaker can not see the canary, for longer than a moment.
+	// +optional
+	BreakerBlind bool `json:"breakerBlind,omitempty"`
 }
 
 // StepStatus is the step in which the run is.

@@ -122,9 +122,9 @@ type RolloutSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	Gates []Gate `json:"gates,omitzero"`
-	// Breaker trips.
+	// Breaker trips roll back at once, whatever the gates say. Absent: on when the DestinationRule has a connectionPool or an
+	// outlierDetection for the host or the canary's subset.
 	// +optional
-	// +sluice:later
 	Breaker *Breaker `json:"breaker,omitempty"`
 	// Schedule of change windows and freezes.
 	// +optional
@@ -195,9 +195,9 @@ type Version struct {
 	// Workload that runs this version; default: discovered by labels.
 	// +optional
 	Workload *WorkloadReference `json:"workload,omitempty"`
-	// TrafficPolicy of this version's subset (Istio's TrafficPolicy).
+	// TrafficPolicy of this version's subset (Istio's TrafficPolicy). Only the top-level blocks given here are written; a found one
+	// is put back when it is given no longer.
 	// +optional
-	// +sluice:later
 	TrafficPolicy *istio.TrafficPolicy `json:"trafficPolicy,omitempty"`
 }
 
@@ -281,23 +281,61 @@ type RollbackWindow struct {
 
 // Breaker trips roll back outside the step cadence.
 type Breaker struct {
+	// Signals that trip: Overflow (UO, a full connection pool), Ejection (outlier detection took endpoints out), RetryLimit (URX).
+	// Default: Overflow and Ejection. An empty list: the breaker is off.
 	// +optional
+	// +listType=set
 	// +kubebuilder:validation:MaxItems=3
 	Signals []BreakerSignal `json:"signals,omitzero"`
-	// Scope: Canary (default) or Host.
+	// Scope: Canary (default: only what the canary causes counts, and nothing in fault steps) or Host (everything on the host counts).
 	// +optional
-	Scope string `json:"scope,omitempty"`
+	// +kubebuilder:validation:Enum=Canary;Host
+	Scope BreakerScope `json:"scope,omitempty"`
+	// Window in which trips count, default 30s; never from before the run's start.
 	// +optional
+	// +sluice:atLeast="1s"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(h|m|s)|[0-9]{1,5}ms){1,4}$') || duration(self) <= duration('1h')",message="must be at most 1h"
 	Window *metav1.Duration `json:"window,omitempty"`
+	// MaxTrips is how many of one signal are borne within the window, default 0.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
 	MaxTrips *int32 `json:"maxTrips,omitempty"`
-	// Action: Rollback.
+	// Action: Rollback (default, and the only one).
 	// +optional
-	Action string `json:"action,omitempty"`
+	// +kubebuilder:validation:Enum=Rollback
+	Action BreakerAction `json:"action,omitempty"`
 }
 
-// BreakerSignal is Overflow, Ejection or RetryLimit.
+// BreakerSignal is what a circuit breaker of the mesh did.
+//
+// +kubebuilder:validation:Enum=Overflow;Ejection;RetryLimit
 type BreakerSignal string
+
+// The signals of spec.breaker.signals.
+const (
+	// SignalOverflow is a request that found no place in a connection pool (response flag UO).
+	SignalOverflow BreakerSignal = "Overflow"
+	// SignalEjection is an endpoint that outlier detection took out (or a request that found none left, UH).
+	SignalEjection BreakerSignal = "Ejection"
+	// SignalRetryLimit is a request whose retries were used up (URX).
+	SignalRetryLimit BreakerSignal = "RetryLimit"
+)
+
+// BreakerScope tells whose trips count.
+type BreakerScope string
+
+// The scopes of spec.breaker.scope.
+const (
+	BreakerCanary BreakerScope = "Canary"
+	BreakerHost   BreakerScope = "Host"
+)
+
+// BreakerAction is what a trip does.
+type BreakerAction string
+
+// BreakerRollback is the action of spec.breaker.action.
+const BreakerRollback BreakerAction = "Rollback"
 
 // Schedule holds change windows and freezes.
 type Schedule struct {

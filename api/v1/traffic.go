@@ -72,6 +72,9 @@ type Subset struct {
 	// after the last route of the namespace that names it, and then out of this list.
 	// +optional
 	Leaving bool `json:"leaving,omitempty"`
+	// Policy names the entry of spec.versions whose trafficPolicy the subset gets; empty: none.
+	// +optional
+	Policy string `json:"policy,omitempty"`
 }
 
 // ManagedVirtualService is a VirtualService whose routes to the host the Rollout drives, fixed when a run starts.

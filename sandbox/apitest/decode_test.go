@@ -30,11 +30,30 @@ spec:
   version: v3
   initialVersion: v1
   versions:
-  - {name: v3, subset: v3, labels: {version: v3}, workload: {kind: Deployment, name: reviews-v3}}
+  - {name: v3, subset: v3, labels: {version: v3}, workload: {kind: Deployment, name: reviews-v3},
+     trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}}}}
   virtualServices:
   - {name: reviews, routes: [{name: primary}, {match: [{uri: {prefix: /reviews}}]}, {port: 31400}]}
   - {name: edge}
-  destinationRule: {name: reviews}
+  destinationRule:
+    name: reviews
+    trafficPolicy:
+      connectionPool:
+        tcp: {maxConnections: 100, connectTimeout: 30ms, idleTimeout: 1h, maxConnectionDuration: 1m, tcpKeepalive: {probes: 9, time: 7200s, interval: 75s}}
+        http: {http1MaxPendingRequests: 1, http2MaxRequests: 1000, maxRequestsPerConnection: 10, maxRetries: 3, idleTimeout: 1h,
+               h2UpgradePolicy: DEFAULT, useClientProtocol: true, maxConcurrentStreams: 5, http2KeepAlive: {interval: 1s, timeout: 2s}}
+      outlierDetection: {consecutive5xxErrors: 7, consecutiveGatewayErrors: 0, interval: 5m, baseEjectionTime: 15m, maxEjectionPercent: 100,
+                         minHealthPercent: 0, splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2}
+      loadBalancer:
+        consistentHash: {httpCookie: {name: user, path: /, ttl: 0s}, ringHash: {minimumRingSize: 1024}}
+        localityLbSetting: {enabled: true, distribute: [{from: a/b/*, to: {a/b/*: 80, c/d/*: 20}}]}
+        warmup: {duration: 100s, minimumPercent: 10.0, aggression: 1.5}
+      tls: {mode: MUTUAL, clientCertificate: /etc/certs/a.pem, privateKey: /etc/certs/k.pem, caCertificates: /etc/certs/ca.pem,
+            subjectAltNames: [a.example.com], sni: a.example.com, insecureSkipVerify: false}
+      portLevelSettings: [{port: {number: 9080}, connectionPool: {tcp: {idleTimeout: 5s}}, loadBalancer: {simple: LEAST_REQUEST}}]
+      tunnel: {protocol: CONNECT, targetHost: a.example.com, targetPort: 443}
+      proxyProtocol: {version: V1}
+      retryBudget: {percent: 20.0, minRetryConcurrency: 3, budgetInterval: 10s}
   steps:
   - {name: shadow, mirror: {percentage: 100}, hold: 2m, useGates: [p99]}
   - name: ratings-slow
@@ -69,6 +88,7 @@ spec:
   - {name: errors, metric: errorRate, max: "1%", window: 30s, interval: 5s, samples: 1, failures: 1, minRequests: 0, noData: Fail}
   - {name: p99, metric: latency, quantile: "0.99", max: 500ms}
   - {name: orders, query: "sum(up)", max: "0.5", min: "-1"}
+  breaker: {signals: [Overflow, Ejection, RetryLimit], scope: Canary, window: 30s, maxTrips: 0, action: Rollback}
   progressDeadline: {duration: 30m, onNoEvidence: Hold}
   soak: {hold: 10m, gates: [{name: soaked, query: up, min: "1"}]}
   rollbackWindow: {revisions: 3, within: 168h}

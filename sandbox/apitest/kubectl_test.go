@@ -133,8 +133,10 @@ func TestExplain(t *testing.T) {
 		"rollout.spec.steps.match.headers":          "header keys must be lowercase",
 		"rollout.spec.steps.hold":                   "the least time that the step lasts",
 		"rollout.spec.gates.max":                    "a percentage",
-		"rollout.spec.breaker":                      "Breaker",
-		"gitsync.spec.serviceAccountName":           "impersonated for every write",
+		"rollout.spec.breaker.signals":              "outlier detection took endpoints out",
+		"rollout.spec.destinationRule.trafficPolicy.connectionPool.http.http1MaxPendingRequests": "Maximum number of requests that will be queued",
+		"rollout.spec.versions.trafficPolicy":                                                    "this version's subset",
+		"gitsync.spec.serviceAccountName":                                                        "impersonated for every write",
 	} {
 		if out := kubectl(t, "explain", "--api-version=sluice.dev/v1", field); !strings.Contains(strings.Join(strings.Fields(out), " "), prose) {
 			t.Errorf("explain %s does not say %q:\n%s", field, prose, out)

@@ -164,10 +164,6 @@ func TestRolloutRefusesWhatDoesNotWorkYet(t *testing.T) {
 			name: "destination", refuses: `versions: [{name: v3, destination: {host: api-v2.partner.com}}]`,
 			field: "spec.versions[0].destination", message: "destination does not work yet",
 		},
-		rule{
-			name: "subset's trafficPolicy", refuses: `versions: [{name: v3, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}}]`,
-			field: "spec.versions[0].trafficPolicy", message: "trafficPolicy does not work yet",
-		},
 	)
 	checkRules(t, rollouts, rollout, rules)
 }

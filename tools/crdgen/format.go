@@ -6,8 +6,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// flowWidth is the greatest sum of the lengths of the keys and values of a map or list that is written on one line.
-const flowWidth = 80
+// flowWidth is the greatest length, about, of a map or list that is written on one line.
+const flowWidth = 120
 
 // format writes an object as YAML with sorted keys, small maps and lists on one line: a schema is mostly leaves, and
 // indentation would otherwise be the greater part of the file.
@@ -28,15 +28,17 @@ func format(object map[string]any) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// inline sets the flow style on maps and lists of few scalars.
-func inline(node *yaml.Node) {
-	width, scalars := 0, true
+// inline sets the flow style on maps and lists that are short enough with all that they hold. It returns the width of the
+// node's text, and whether that may stand on one line.
+func inline(node *yaml.Node) (width int, fits bool) {
+	width, fits = len(node.Value), node.Style&yaml.LiteralStyle == 0
 	for _, child := range node.Content {
-		inline(child)
-		width += len(child.Value)
-		scalars = scalars && child.Kind == yaml.ScalarNode && child.Style&yaml.LiteralStyle == 0
+		inner, short := inline(child)
+		width, fits = width+inner+len(", "), fits && short
 	}
-	if node.Kind != yaml.ScalarNode && scalars && width <= flowWidth {
+	fits = fits && (node.Kind == yaml.ScalarNode || width <= flowWidth)
+	if fits && node.Kind != yaml.ScalarNode {
 		node.Style |= yaml.FlowStyle
 	}
+	return width, fits
 }

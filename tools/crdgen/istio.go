@@ -34,6 +34,28 @@ var istioTypes = map[string]string{
 	"TrafficPolicy":            "DestinationRule.spec.trafficPolicy",
 }
 
+// repeated are the places, in Istio's CRDs and in ours, whose fields are documented a second time: what stands below them has
+// no descriptions there, since the CRD has a size to keep.
+var repeated = []string{
+	"DestinationRule.spec.trafficPolicy.portLevelSettings[]",
+	"Rollout.spec.versions[].trafficPolicy",
+}
+
+// shorten drops the descriptions below the fields of the repeated places.
+func shorten(roots map[string]*apiext.JSONSchemaProps) error {
+	for _, place := range repeated {
+		if kind, _, _ := strings.Cut(place, "."); roots[kind] == nil {
+			continue
+		}
+		schema, err := find(roots, place)
+		if err != nil {
+			return fmt.Errorf("shortening %s: %w", place, err)
+		}
+		visitChildren(schema, func(field *apiext.JSONSchemaProps) { visitChildren(field, dropDescriptions) })
+	}
+	return nil
+}
+
 // The bounds that lists, maps and strings of grafted blocks get where a validation rule of Istio's looks at them or stands
 // below them. The API server estimates what a rule may cost from the greatest number and size of the values it can see,
 // and refuses a CRD whose estimate is too high; a Rollout has Istio's blocks several lists deep.
@@ -49,6 +71,9 @@ func loadIstioSchemas(path string) (map[string]apiext.JSONSchemaProps, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading Istio's CRDs from %s: %w", path, err)
 	}
+	if err := shorten(roots); err != nil {
+		return nil, err
+	}
 	schemas := map[string]apiext.JSONSchemaProps{}
 	for name, place := range istioTypes {
 		schema, err := find(roots, place)
@@ -56,6 +81,7 @@ func loadIstioSchemas(path string) (map[string]apiext.JSONSchemaProps, error) {
 			return nil, fmt.Errorf("the schema of Istio's %s: %w", name, err)
 		}
 		bounded := schema.DeepCopy()
+		fitGo(bounded)
 		bound(bounded)
 		compact(bounded)
 		schemas[name] = *bounded
@@ -110,6 +136,30 @@ func find(roots map[string]*apiext.JSONSchemaProps, place string) (*apiext.JSONS
 		schema = schema.Items.Schema
 	}
 	return schema, nil
+}
+
+// Fields that Istio's CRDs take more of than our Go types decode, by name: durations with any text, and 64-bit numbers, which Go
+// writes as text.
+var (
+	uncheckedDurations = []string{"budgetInterval", "idleTimeout", "ttl"}
+	longNumbers        = []string{"minimumRingSize", "tableSize"}
+)
+
+// fitGo makes the API server take, in those fields, exactly what our Go types decode and what they write.
+func fitGo(schema *apiext.JSONSchemaProps) {
+	for name, property := range schema.Properties {
+		switch {
+		case slices.Contains(uncheckedDurations, name) && property.Type == "string" && len(property.XValidations) == 0:
+			checked := durationSchema()
+			property.MaxLength, property.XValidations = checked.MaxLength, checked.XValidations
+		case slices.Contains(longNumbers, name) && property.Type == "integer":
+			property.Type, property.XIntOrString = "", true
+			property.AnyOf = []apiext.JSONSchemaProps{{Type: "integer"}, {Type: "string"}}
+			property.Pattern, property.Maximum = "^[0-9]{1,15}$", ptr.To(1e15)
+		}
+		schema.Properties[name] = property
+	}
+	visitChildren(schema, fitGo)
 }
 
 // bound limits the lists, maps and strings of schema that have a rule at or below them, and tells whether there was a rule.

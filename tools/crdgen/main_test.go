@@ -113,12 +113,55 @@ properties:
 	}
 }
 
+func TestFitGo(t *testing.T) {
+	schema := parse(t, `
+properties:
+  ttl: {type: string}
+  name: {type: string}
+  list: {items: {properties: {tableSize: {type: integer, minimum: 0}}}}
+`)
+	fitGo(schema)
+	size := schema.Properties["list"].Items.Schema.Properties["tableSize"]
+	if len(schema.Properties["ttl"].XValidations) == 0 || len(schema.Properties["name"].XValidations) > 0 {
+		t.Errorf("durations, and those alone, should be checked: %+v", schema.Properties)
+	}
+	if !size.XIntOrString || size.Pattern == "" || size.Type != "" {
+		t.Errorf("a 64-bit number should be taken as text as well: %+v", size)
+	}
+}
+
+func TestShorten(t *testing.T) {
+	root := parse(t, `
+properties:
+  spec:
+    properties:
+      versions:
+        items:
+          properties:
+            trafficPolicy:
+              description: A policy.
+              properties: {tls: {description: TLS., properties: {mode: {description: Its mode.}}}}
+`)
+	if err := shorten(map[string]*apiext.JSONSchemaProps{"Rollout": root}); err != nil {
+		t.Fatal(err)
+	}
+	policy := root.Properties["spec"].Properties["versions"].Items.Schema.Properties["trafficPolicy"]
+	tls := policy.Properties["tls"]
+	if policy.Description == "" || tls.Description == "" || tls.Properties["mode"].Description != "" {
+		t.Errorf("descriptions below the policy's fields, and those alone, should go: %+v", policy)
+	}
+	if err := shorten(map[string]*apiext.JSONSchemaProps{"Rollout": {}}); err == nil {
+		t.Error("a place that is not there is no error")
+	}
+}
+
 func TestFormat(t *testing.T) {
 	got, err := format(map[string]any{
 		"b": map[string]any{"type": "string"},
 		"a": []any{"x", map[string]any{"text": strings.Repeat("long ", 30)}},
+		"c": map[string]any{"items": map[string]any{"type": "string"}},
 	})
-	want := "---\na:\n- x\n- text: '" + strings.Repeat("long ", 30) + "'\nb: {type: string}\n"
+	want := "---\na:\n- x\n- text: '" + strings.Repeat("long ", 30) + "'\nb: {type: string}\nc: {items: {type: string}}\n"
 	if err != nil || string(got) != want {
 		t.Errorf("got %v\n%s\nwant\n%s", err, got, want)
 	}
