@@ -145,9 +145,9 @@ type RolloutSpec struct {
 	// RollbackWindow bounds which proven versions may be returned to at once.
 	// +optional
 	RollbackWindow *RollbackWindow `json:"rollbackWindow,omitempty"`
-	// KeepPrevious is how long the version before stays protected from pruning after a run.
+	// KeepPrevious is how long the version before stays protected from pruning after a run, default 1h; 0s: not at all.
 	// +optional
-	// +sluice:later
+	// +sluice:atLeast="0s"
 	KeepPrevious *metav1.Duration `json:"keepPrevious,omitempty"`
 	// Commands from CI.
 	// +optional

@@ -92,6 +92,7 @@ spec:
   progressDeadline: {duration: 30m, onNoEvidence: Hold}
   soak: {hold: 10m, gates: [{name: soaked, query: up, min: "1"}]}
   rollbackWindow: {revisions: 3, within: 168h}
+  keepPrevious: 1h
   suspend: false
 `
 	wholeGitSync = `

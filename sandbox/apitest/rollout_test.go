@@ -71,6 +71,9 @@ func TestRolloutRules(t *testing.T) {
 			refuses: `rollbackWindow: {revisions: -1}`, field: "spec.rollbackWindow.revisions", message: "greater than or equal to 0",
 		},
 		{
+			name: "keepPrevious", accepts: `keepPrevious: 0s`, refuses: `keepPrevious: -1h`, field: "spec.keepPrevious", message: "must be",
+		},
+		{
 			name: "soak", accepts: `soak: {hold: 10m, gates: [{name: own, metric: errorRate, max: "1%"}]}`,
 			refuses: `soak: {hold: 10 minutes}`, field: "spec.soak.hold", message: "such as 90s, 10m or 1h30m",
 		},
@@ -134,13 +137,12 @@ func TestRolloutBounds(t *testing.T) {
 func TestRolloutRefusesWhatDoesNotWorkYet(t *testing.T) {
 	var rules []rule
 	for field, patch := range map[string]string{
-		"workloadRef":  `{version: null, workloadRef: {kind: Deployment, name: reviews, versionFrom: ImageTag}}`,
-		"schedule":     `schedule: {windows: [{start: "0 9 * * MON-FRI", duration: 8h}]}`,
-		"dependsOn":    `dependsOn: [{name: ratings}]`,
-		"keepPrevious": `keepPrevious: 1h`,
-		"commands":     `commands: {secretRef: {name: ci-hook}}`,
-		"previews":     `previews: [{version: v4, match: [{uri: {prefix: /}}]}]`,
-		"sticky":       `sticky: {cookie: {name: canary, ttl: 1h}}`,
+		"workloadRef": `{version: null, workloadRef: {kind: Deployment, name: reviews, versionFrom: ImageTag}}`,
+		"schedule":    `schedule: {windows: [{start: "0 9 * * MON-FRI", duration: 8h}]}`,
+		"dependsOn":   `dependsOn: [{name: ratings}]`,
+		"commands":    `commands: {secretRef: {name: ci-hook}}`,
+		"previews":    `previews: [{version: v4, match: [{uri: {prefix: /}}]}]`,
+		"sticky":      `sticky: {cookie: {name: canary, ttl: 1h}}`,
 	} {
 		rules = append(rules, rule{name: field, refuses: patch, field: "spec." + field, message: field + " does not work yet: leave it out"})
 	}
