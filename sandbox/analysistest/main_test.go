@@ -230,6 +230,22 @@ func await(t *testing.T, what string, known func() pipeline.GateSamples, conditi
 	}
 }
 
+// awaitPast waits until Prometheus knows what a series was so long ago that a window which begins now begins with it.
+func awaitPast(t *testing.T, selector string) {
+	t.Helper()
+	client, err := analysis.NewClient(prometheusURL, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		past, _, _, err := client.Query(t.Context(), fmt.Sprintf("%s offset %dms", selector, long.Milliseconds()), time.Now())
+		if vector, ok := past.(model.Vector); err == nil && ok && len(vector) > 0 {
+			return
+		}
+	}
+	t.Fatalf("Prometheus does not know within %s what %s was %s ago", patience, selector, long)
+}
+
 // sampleOf is the gate's first sample, which must not come before its query could be answered.
 func sampleOf(t *testing.T, g pipeline.GateWatch) pipeline.Sample {
 	t.Helper()

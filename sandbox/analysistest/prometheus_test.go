@@ -75,7 +75,7 @@ func TestFirstErrorsCount(t *testing.T) {
 	t.Parallel()
 	service := newService("newborn")
 	series.show(request(service), growing(100))
-	time.Sleep(long)
+	awaitPast(t, request(service))
 	series.show(request(service, "response_code", "503"), constant(10))
 	known := watching(t, gateOf(service, time.Second, nil))
 	got := await(t, "errors", known, func(s pipeline.GateSamples) bool {
@@ -94,7 +94,7 @@ func TestFirstErrorsCount(t *testing.T) {
 func TestNewVersionCounts(t *testing.T) {
 	t.Parallel()
 	service := newService("young")
-	time.Sleep(long) // Prometheus itself must not be new
+	awaitPast(t, "up") // Prometheus itself must not be new
 	series.show(request(service), constant(95))
 	series.show(request(service, "response_code", "500"), constant(5))
 	got := sampleOf(t, gateOf(service, time.Second, func(g *pipeline.GateWatch) { g.Max = "5%" }))
@@ -129,7 +129,7 @@ func TestCounterReset(t *testing.T) {
 	service := newService("reset")
 	series.show(request(service), growing(100))
 	series.show(request(service, "response_code", "500"), constant(1e6))
-	time.Sleep(long)
+	awaitPast(t, request(service, "response_code", "500"))
 	series.show(request(service, "response_code", "500"), constant(0))
 	got := sampleOf(t, gateOf(service, time.Second, nil))
 	if got.Verdict != pipeline.Pass || got.Value != "0%" {
@@ -182,7 +182,7 @@ func TestLatency(t *testing.T) {
 func TestLatencyOfANewVersion(t *testing.T) {
 	t.Parallel()
 	service := newService("slowborn")
-	time.Sleep(long)
+	awaitPast(t, "up")
 	series.show(request(service), constant(100))
 	for le, n := range map[string]float64{"100": 50, "500": 100, "+Inf": 100} {
 		series.show(bucket(service, le), constant(n))
