@@ -15,8 +15,8 @@ import (
 // managedBy marks what Sluice made.
 var managedBy = map[string]string{"app.kubernetes.io/managed-by": "sluice"}
 
-// DestinationRule renders the rule that holds status.subsets: those that stay keep their place and everything but their labels,
-// new ones follow in order of name, and those to remove go. found nil: it is made.
+// DestinationRule renders the rule that holds status.subsets: those that stay keep their place and everything but their labels and
+// the blocks of trafficPolicy that status lists, new ones follow in order of name, and those to remove go. found nil: it is made.
 func DestinationRule(r *v1.Rollout, found *unstructured.Unstructured, remove []string) (*unstructured.Unstructured, *Problem) {
 	rule := createdRule(r)
 	if found != nil {
@@ -50,7 +50,8 @@ func DestinationRule(r *v1.Rollout, found *unstructured.Unstructured, remove []s
 	} else {
 		delete(spec, "subsets")
 	}
-	return rule, nil
+	renderPolicies(r, rule)
+	return rule, policyProblem(r, found)
 }
 
 func rawLabels(labels map[string]string) object {
