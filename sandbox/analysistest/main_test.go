@@ -26,6 +26,7 @@ import (
 	"sluice.dev/sluice/internal/pipeline"
 	"sluice.dev/sluice/sandbox/binaries"
 	"sluice.dev/sluice/sandbox/process"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 const (
@@ -50,20 +51,14 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "analysistest:", err)
-		code = 1
-	}
-	os.Exit(code)
+	setup.Main("analysistest", func(ctx context.Context) (int, error) { return run(ctx, m) })
 }
 
-func run(m *testing.M) (int, error) {
+func run(ctx context.Context, m *testing.M) (int, error) {
 	// The tests mostly wait: many at once take no longer than one.
 	if err := flag.Set("test.parallel", "32"); err != nil {
 		return 0, err
 	}
-	ctx := context.Background()
 	servers, err := binaries.Ensure(ctx, os.Stderr)
 	if err != nil {
 		return 0, err

@@ -17,6 +17,7 @@ import (
 
 	"sluice.dev/sluice/controllers"
 	"sluice.dev/sluice/internal/pipeline"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 // propagationDelay is short, and long enough to be seen.
@@ -35,9 +36,13 @@ type operator struct {
 func startOperator(restConfig *rest.Config) (*operator, error) {
 	restConfig = rest.CopyConfig(restConfig)
 	restConfig.QPS = -1
+	scheme, err := setup.Scheme()
+	if err != nil {
+		return nil, err
+	}
 	skip := true
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
-		Scheme: newScheme(), Metrics: metricsserver.Options{BindAddress: "0"},
+		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
 		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: controllers.CacheByObject()},
 		Client:     client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 		Controller: config.Controller{SkipNameValidation: &skip},

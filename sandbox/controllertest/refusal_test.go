@@ -17,6 +17,7 @@ import (
 
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/sandbox/controlplane"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 var (
@@ -107,7 +108,7 @@ spec: {policyName: %[1]s, validationActions: [Deny]}
 
 func TestIstioAbsentAndThenPresent(t *testing.T) {
 	t.Parallel()
-	bare, err := startServer(t.Context(), controlplane.Options{SkipIstioCRDs: true})
+	bare, err := setup.StartAPI(t.Context(), controlplane.Options{SkipIstioCRDs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestIstioAbsentAndThenPresent(t *testing.T) {
 
 func TestRightsThatAreMissing(t *testing.T) {
 	t.Parallel()
-	limited, err := startServer(t.Context(), controlplane.Options{})
+	limited, err := setup.StartAPI(t.Context(), controlplane.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

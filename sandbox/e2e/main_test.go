@@ -15,6 +15,7 @@ import (
 
 	"sluice.dev/sluice/sandbox/binaries"
 	"sluice.dev/sluice/sandbox/session"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 // rate of users' requests per second in each test.
@@ -25,23 +26,22 @@ var (
 	operator string
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
+func TestMain(m *testing.M) {
 	log.SetLogger(logr.Discard())
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // a first build of the servers takes 10
+	setup.Main("e2e", func(ctx context.Context) (int, error) { return run(ctx, m) })
+}
+
+func run(ctx context.Context, m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute) // a first build of the servers takes 10
 	defer cancel()
-	var err error
 	if operator, err = operatorBinary(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return 0, err
 	}
 	if cluster, err = session.StartCluster(ctx, "", os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return 0, err
 	}
 	defer cluster.Stop()
-	return m.Run()
+	return m.Run(), nil
 }
 
 // operatorBinary is the one that SLUICE_OPERATOR names, else one built now.

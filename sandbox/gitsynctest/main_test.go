@@ -11,8 +11,6 @@ import (
 	"go.uber.org/zap/zapcore"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -20,12 +18,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/gitsync"
-	"sluice.dev/sluice/sandbox/binaries"
 	"sluice.dev/sluice/sandbox/controlplane"
 	"sluice.dev/sluice/sandbox/gitserver"
 	"sluice.dev/sluice/sandbox/process"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 // One API server, one Git server and one manager serve all tests; each has a namespace and a repository of its own.
@@ -36,29 +33,21 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "gitsynctest:", err)
-		code = 1
-	}
-	os.Exit(code)
+	setup.Main("gitsynctest", func(ctx context.Context) (int, error) { return run(ctx, m) })
 }
 
-func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithCancel(context.Background())
+func run(ctx context.Context, m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "gitsynctest")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if server, err = controlplane.StartAPIOnly(ctx, controlplane.Options{DataDir: filepath.Join(dir, "api"), Out: os.Stderr}); err != nil {
+	if server, err = setup.StartAPI(ctx, controlplane.Options{DataDir: filepath.Join(dir, "api"), Out: os.Stderr}); err != nil {
 		return 0, err
 	}
 	defer server.Stop()
-	if err := installCRDs(ctx); err != nil {
-		return 0, err
-	}
 	ports, err := process.FreePorts(1)
 	if err != nil {
 		return 0, err
@@ -76,34 +65,12 @@ func run(m *testing.M) (code int, err error) {
 	return code, <-stopped
 }
 
-func installCRDs(ctx context.Context) error {
-	root, err := binaries.RepositoryRoot()
-	if err != nil {
-		return err
-	}
-	files, err := filepath.Glob(filepath.Join(root, "config", "crd", "sluice.dev_*.yaml"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("find the CRDs in config/crd: %w", err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		if err := server.Kube.Apply(ctx, "", text); err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(file), err)
-		}
-	}
-	return nil
-}
-
 // startManager runs the controller as a service account that has the rights of the package's RBAC markers and no others.
 func startManager(ctx context.Context) (<-chan error, error) {
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+	scheme, err := setup.Scheme()
+	if err != nil {
 		return nil, err
 	}
-	var err error
 	if admin, err = client.New(server.RESTConfig, client.Options{Scheme: scheme}); err != nil {
 		return nil, err
 	}

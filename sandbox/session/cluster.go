@@ -7,14 +7,11 @@ import (
 	"os"
 	"path/filepath"
 
-	networking "istio.io/client-go/pkg/apis/networking/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/sandbox/binaries"
 	"sluice.dev/sluice/sandbox/controlplane"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 // The operator's identity, whose rights are those of config/rbac and no more.
@@ -58,20 +55,17 @@ func StartClusterWith(ctx context.Context, options controlplane.Options) (*Clust
 }
 
 func (c *Cluster) install(ctx context.Context) error {
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1.AddToScheme, networking.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return err
-		}
+	scheme, err := setup.Scheme()
+	if err != nil {
+		return err
 	}
-	var err error
 	if c.Client, err = client.NewWithWatch(c.RESTConfig, client.Options{Scheme: scheme}); err != nil {
 		return err
 	}
 	if err := c.CreateNamespace(ctx, operatorNamespace); err != nil {
 		return err
 	}
-	if err := c.applyFolder(ctx, "config/crd"); err != nil {
+	if err := setup.InstallCRDs(ctx, c.ControlPlane); err != nil {
 		return err
 	}
 	if err := c.applyFolder(ctx, "config/rbac"); err != nil {
