@@ -81,12 +81,19 @@ func (r *Reconciler) configure(options Options) {
 	r.jitter = jittered
 }
 
+// fetchRequested tells that a webhook's delivery was marked: another time, later or, with another replica's clock, earlier.
+func fetchRequested(e event.UpdateEvent) bool {
+	before, isBefore := e.ObjectOld.(*v1.GitSync)
+	after, isAfter := e.ObjectNew.(*v1.GitSync)
+	return isBefore && isAfter && !before.Status.FetchRequested.Equal(after.Status.FetchRequested)
+}
+
 // worthAPass lets by what a person or CI does, and not our own status writes.
 func worthAPass() predicate.Predicate {
 	commanded := predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		return e.ObjectOld.GetAnnotations()[v1.CommandAnnotation] != e.ObjectNew.GetAnnotations()[v1.CommandAnnotation]
 	}}
-	return predicate.Or(predicate.GenerationChangedPredicate{}, commanded)
+	return predicate.Or(predicate.GenerationChangedPredicate{}, commanded, predicate.Funcs{UpdateFunc: fetchRequested})
 }
 
 // IntervalOf is the time between two fetches.

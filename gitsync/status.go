@@ -39,6 +39,10 @@ func (a attempt) applied() bool { return a.reason == v1.ReasonApplied }
 func nextStatus(sync *v1.GitSync, a attempt, now metav1.MicroTime) (next v1.GitSyncStatus, changed bool) {
 	next = *sync.Status.DeepCopy()
 	next.ObservedGeneration = sync.Generation
+	next.WebhookPath = ""
+	if sync.Spec.Webhook != nil {
+		next.WebhookPath = v1.WebhookPathOf(sync.Namespace, sync.Name)
+	}
 	if command := sync.Annotations[v1.CommandAnnotation]; command != "" && a.reason != v1.ReasonFetching {
 		next.LastCommand = command
 	}

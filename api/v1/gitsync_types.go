@@ -62,17 +62,15 @@ type GitSyncSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be the name of an object: lower-case letters, digits, '-' and '.'"
 	ServiceAccountName string `json:"serviceAccountName,omitempty"`
-	// Prune deletes what left the repository. true does not work yet; absent means no pruning for now.
+	// Prune deletes what left the repository, default true, except what a Rollout's traffic needs: that goes later.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!self",message="true does not work yet: leave prune out, and nothing is pruned"
 	Prune *bool `json:"prune,omitempty"`
 	// Verify signatures.
 	// +optional
 	// +sluice:later
 	Verify *Verify `json:"verify,omitempty"`
-	// Webhook from CI.
+	// Webhook through which a forge or CI says "fetch now": POST to status.webhookPath on the operator's hook port.
 	// +optional
-	// +sluice:later
 	Webhook *Webhook `json:"webhook,omitempty"`
 	// CommitStatus reports back to the forge.
 	// +optional
@@ -117,9 +115,12 @@ type Verify struct {
 
 // Webhook names a provider and its secret.
 type Webhook struct {
-	// Provider: github, gitlab, gitea, bitbucket or generic.
+	// Provider, whose own signature is verified: github, gitlab, gitea, bitbucket, or generic (X-Signature: sha256=HEX).
 	// +required
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self in ['github', 'gitlab', 'gitea', 'bitbucket', 'generic']",message="must be one of github, gitlab, gitea, bitbucket and generic"
 	Provider string `json:"provider"`
+	// SecretRef: token, the key of the signatures, and, while it is being changed, previous, which is accepted as well.
 	// +required
 	SecretRef LocalReference `json:"secretRef"`
 }
@@ -152,9 +153,29 @@ type GitSyncStatus struct {
 	// LastCommand echoes the sync annotation that was last handled.
 	// +optional
 	LastCommand string `json:"lastCommand,omitempty"`
+	// WebhookPath is where deliveries go, on the operator's hook port; empty without spec.webhook.
+	// +optional
+	WebhookPath string `json:"webhookPath,omitempty"`
+	// LastDelivery is what the webhook received last. Refused deliveries are recorded every ten seconds at most.
+	// +optional
+	LastDelivery *Delivery `json:"lastDelivery,omitempty"`
+	// FetchRequested is when a verified delivery last asked for a fetch.
+	// +optional
+	FetchRequested *metav1.MicroTime `json:"fetchRequested,omitempty"`
 	// Inventory of the objects that were applied, as group/kind/namespace/name.
 	// +optional
 	Inventory []InventoryEntry `json:"inventory,omitempty"`
+}
+
+// Delivery is one request to a webhook.
+type Delivery struct {
+	// Time at which it was received.
+	Time metav1.MicroTime `json:"time"`
+	// Reason is the code that was answered, such as Accepted; a refusal's is more exact here than in the answer.
+	Reason string `json:"reason"`
+	// Message for people: what was received and, if it was refused, what would be right.
+	// +optional
+	Message string `json:"message,omitempty"`
 }
 
 // InventoryEntry identifies an applied object.
@@ -168,6 +189,11 @@ type InventoryEntry struct {
 	Name      string `json:"name"`
 }
 
+// WebhookPathOf is where deliveries for a GitSync go.
+func WebhookPathOf(namespace, name string) string {
+	return "/hooks/gitsync/" + namespace + "/" + name
+}
+
 // Reasons of a GitSync's Ready condition.
 const (
 	ReasonApplied        = "Applied"
@@ -176,4 +202,14 @@ const (
 	ReasonInvalidSource  = "InvalidSource"
 	ReasonInvalidContent = "InvalidContent"
 	ReasonApplyFailed    = "ApplyFailed"
+	// ReasonHeldBack: all is applied but an object that would take away what a Rollout drives.
+	ReasonHeldBack = "HeldBack"
+	// ReasonPruneFailed: all is applied, and something that left the repository could not be deleted.
+	ReasonPruneFailed = "PruneFailed"
+)
+
+// ConditionPrunePending is True, for the reason InUse, while something that left the repository is kept for a Rollout's traffic.
+const (
+	ConditionPrunePending = "PrunePending"
+	ReasonInUse           = "InUse"
 )

@@ -33,6 +33,7 @@ type flags struct {
 
 	metricsAddress string
 	healthAddress  string
+	hookAddress    string
 	pprofAddress   string
 
 	leaderElect     bool
@@ -41,6 +42,9 @@ type flags struct {
 	logLevel  string
 	logFormat string
 }
+
+// noAddress is the value of an address that leaves its server out.
+const noAddress = "0"
 
 // list is a flag that may be given several times.
 type list []string
@@ -77,6 +81,7 @@ func parseFlags(args []string, out io.Writer) (*flags, error) {
 	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8080", "`address` of /metrics; 0: none")
 	set.StringVar(&f.healthAddress, "health-probe-bind-address", ":8081", "`address` of /healthz and /readyz; 0: none")
 	set.StringVar(&f.pprofAddress, "pprof-bind-address", "", "`address` of /debug/pprof, such as 127.0.0.1:6060; it tells of the process's memory: keep it private; default: none")
+	set.StringVar(&f.hookAddress, "hook-bind-address", ":8082", "`address` that forges and CI deliver webhooks to; 0: none")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "let one of several replicas act")
 	set.StringVar(&f.leaderNamespace, "leader-election-namespace", "", "`namespace` of the lease; default: the pod's own")
 	set.StringVar(&f.logLevel, "log-level", "info", "debug, info or error")

@@ -67,6 +67,9 @@ func newManager(f *flags, logger logr.Logger) (manager.Manager, error) {
 	if err := addGitSyncs(mgr, f); err != nil {
 		return nil, err
 	}
+	if err := addWebhook(mgr, f, logger); err != nil {
+		return nil, err
+	}
 	return mgr, addChecks(mgr)
 }
 

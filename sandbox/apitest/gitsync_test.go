@@ -60,6 +60,11 @@ func TestGitSyncRules(t *testing.T) {
 			refuses: `serviceAccountName: Deployer`, field: "spec.serviceAccountName", message: "must be the name of an object",
 		},
 		{name: "secretRef", accepts: `secretRef: {name: git}`, refuses: `secretRef: {}`, field: "spec.secretRef.name", message: "Required value"},
+		{
+			name: "webhook", accepts: `webhook: {provider: generic, secretRef: {name: hook}}`,
+			refuses: `webhook: {provider: gogs, secretRef: {name: hook}}`, field: "spec.webhook.provider", message: "must be one of github, gitlab",
+		},
+		{name: "webhook's secret", accepts: `webhook: {provider: gitlab, secretRef: {name: hook}}`, refuses: `webhook: {provider: github}`, field: "spec.webhook.secretRef", message: "Required value"},
 		{name: "secretRef's name", refuses: `secretRef: {name: a/b}`, field: "spec.secretRef.name", message: "must be the name of an object"},
 	})
 }
@@ -68,10 +73,6 @@ func TestGitSyncRefusesWhatDoesNotWorkYet(t *testing.T) {
 	checkRules(t, gitsyncs, gitSync, []rule{
 		{name: "prune", accepts: `prune: false`, refuses: `prune: true`, field: "spec.prune", message: "true does not work yet"},
 		{name: "verify", refuses: `verify: {secretRef: {name: keys}}`, field: "spec.verify", message: "verify does not work yet"},
-		{
-			name: "webhook", refuses: `webhook: {provider: github, secretRef: {name: hook}}`,
-			field: "spec.webhook", message: "webhook does not work yet",
-		},
 		{
 			name: "commitStatus", refuses: `commitStatus: {provider: github, secretRef: {name: token}}`,
 			field: "spec.commitStatus", message: "commitStatus does not work yet",

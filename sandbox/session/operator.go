@@ -30,11 +30,13 @@ type Operator struct {
 	*process.Process
 	// MetricsURL is its /metrics.
 	MetricsURL string
+	// HookURL is the base URL of its hook port, without a trailing slash.
+	HookURL string
 }
 
 // StartOperator runs the operator with the rights of config/rbac until it is ready.
 func (c *Cluster) StartOperator(ctx context.Context, o OperatorOptions) (*Operator, error) {
-	ports, err := process.FreePorts(2)
+	ports, err := process.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
@@ -44,13 +46,14 @@ func (c *Cluster) StartOperator(ctx context.Context, o OperatorOptions) (*Operat
 	if o.PropagationDelay == 0 {
 		o.PropagationDelay = time.Second
 	}
-	health, metrics := process.Address(ports[0]), process.Address(ports[1])
+	health, metrics, hooks := process.Address(ports[0]), process.Address(ports[1]), process.Address(ports[2])
 	args := []string{
 		"--kubeconfig=" + c.OperatorKubeConfig,
 		"--prometheus-url=" + c.PrometheusURL,
 		"--propagation-delay=" + o.PropagationDelay.String(),
 		"--health-probe-bind-address=" + health,
 		"--metrics-bind-address=" + metrics,
+		"--hook-bind-address=" + hooks,
 		"--leader-elect=false",
 	}
 	if o.ProbeAllow != "" {
@@ -66,5 +69,5 @@ func (c *Cluster) StartOperator(ctx context.Context, o OperatorOptions) (*Operat
 	if err != nil {
 		return nil, fmt.Errorf("starting the operator: %w", err)
 	}
-	return &Operator{Process: child, MetricsURL: "http://" + metrics + "/metrics"}, nil
+	return &Operator{Process: child, MetricsURL: "http://" + metrics + "/metrics", HookURL: "http://" + hooks}, nil
 }
