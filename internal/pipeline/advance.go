@@ -39,7 +39,7 @@ func (d *draft) beginStep(plan []stage, index int, evidence string) {
 	stage := &plan[index]
 	canary := d.target(d.status.Run.To)
 	d.status.Traffic = stage.traffic(d.status.Traffic.Stable, canary)
-	d.status.Run.Plan = planHashes(canary, plan)[:index+2]
+	d.status.Run.Plan = planHashes(d.sharedHash(d.status.Run.To), plan)[:index+2]
 	d.status.Step = &v1.StepStatus{Index: int32(index), StartedAt: d.now()}
 	d.nameStep(plan)
 	if f := stage.fault; f != nil && f.Host != "" {

@@ -36,6 +36,8 @@ type Watch struct {
 	ID    string
 	Gates []GateWatch
 	Probe *ProbeWatch
+	// Breaker is watched apart from the step: ID is not about it. Without a step that is measured ID is empty.
+	Breaker *BreakerWatch
 }
 
 // Exposure of the canary decides whose proxy reports its requests.

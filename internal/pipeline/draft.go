@@ -40,6 +40,7 @@ func (d *draft) finish() Decision {
 	d.status.Weight = shareOf(d.rollout.Spec.Version, d.status.Traffic)
 	d.refreshSince()
 	d.refreshSubsets()
+	d.watchBreaker()
 	d.trim()
 	out := Decision{
 		Status: d.status, Events: d.events, Watch: d.watch, Rollback: d.rollback,
@@ -125,10 +126,15 @@ func (d *draft) refreshSubsets() {
 	if d.status.Stable == "" {
 		return
 	}
-	needed := map[string]map[string]string{}
+	needed, policies := map[string]map[string]string{}, map[string]string{}
 	for _, version := range d.neededVersions() {
-		if t := d.target(version); t.Subset != "" {
-			needed[t.Subset] = t.Labels
+		t := d.target(version)
+		if t.Subset == "" {
+			continue
+		}
+		needed[t.Subset] = t.Labels
+		if policyOf(d.rollout, version) != nil {
+			policies[t.Subset] = version
 		}
 	}
 	if t := d.status.Traffic; t != nil {
@@ -141,6 +147,7 @@ func (d *draft) refreshSubsets() {
 	var subsets []v1.Subset
 	for _, s := range d.status.Subsets {
 		labels, wanted := needed[s.Name]
+		s.Policy = policies[s.Name]
 		switch {
 		case wanted:
 			s.Labels, s.Leaving = labels, false
@@ -153,7 +160,7 @@ func (d *draft) refreshSubsets() {
 		subsets = append(subsets, s)
 	}
 	for name, labels := range needed {
-		subsets = append(subsets, v1.Subset{Name: name, Labels: labels, Added: !d.ruleHolds(name)})
+		subsets = append(subsets, v1.Subset{Name: name, Labels: labels, Added: !d.ruleHolds(name), Policy: policies[name]})
 	}
 	slices.SortFunc(subsets, func(a, b v1.Subset) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
 	d.status.Subsets = subsets

@@ -18,6 +18,7 @@ func (d *draft) inFlight() {
 		d.goBack(*c)
 		return
 	}
+	d.noteBlindness(plan)
 	if d.status.Step == nil {
 		d.awaitCanary()
 		return
@@ -77,12 +78,18 @@ func (d *draft) goingBack(plan []stage) *cause {
 	case d.changedWorkload(canary):
 		return &cause{reason: v1.ReasonWorkloadChanged, message: fmt.Sprintf("the pod template of %s changed", run.To)}
 	case !d.planStands(plan):
-		return &cause{reason: v1.ReasonPlanChanged, message: "the traffic of a step that was taken, or the canary's labels, changed"}
+		return &cause{reason: v1.ReasonPlanChanged, message: "the traffic of a step that was taken, or the canary's labels or trafficPolicy, changed"}
 	case d.status.Step == nil:
+		if c := d.tripped(plan); c != nil {
+			return c
+		}
 		return d.overdue(canary)
 	}
 	stage := d.currentStage(plan)
 	if c := d.lost(canary); c != nil {
+		return c
+	}
+	if c := d.tripped(plan); c != nil {
 		return c
 	}
 	if c := d.failedGate(stage); c != nil {
@@ -100,7 +107,7 @@ func (d *draft) changedWorkload(canary Version) bool {
 
 // planStands tells whether the steps taken so far, the current one included, still ask for the traffic that was committed.
 func (d *draft) planStands(plan []stage) bool {
-	hashes := planHashes(d.target(d.status.Run.To), plan)
+	hashes := planHashes(d.sharedHash(d.status.Run.To), plan)
 	taken := d.status.Run.Plan
 	return len(hashes) >= len(taken) && slices.Equal(hashes[:len(taken)], taken)
 }

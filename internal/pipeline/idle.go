@@ -96,7 +96,7 @@ func (d *draft) rejected() bool {
 func (d *draft) leave() {
 	version := d.rollout.Spec.Version
 	seen := d.in.Versions[version]
-	switch p := firstProblem(d.in.Mesh.SurveyProblem, d.overlap(version), d.planProblem()); {
+	switch p := firstProblem(d.in.Mesh.SurveyProblem, d.overlap(version), d.pinned(version), d.planProblem()); {
 	case p != nil:
 		d.stall(*p)
 	case !seen.Found:
@@ -165,6 +165,22 @@ func (d *draft) subsetInUse(version string) *Problem {
 	return &Problem{v1.ReasonSubsetInUse, fmt.Sprintf(
 		"version %s serves as subset %s with labels %s and can not become subset %s with %s: undo the edit, or describe the new labels as a version of another name",
 		version, committed.Subset, formatLabels(committed.Labels), seen.Subset, formatLabels(seen.Labels))}
+}
+
+// pinned: routes that are not driven send users to the version's subset, so that its labels do not change.
+func (d *draft) pinned(version string) *Problem {
+	seen := d.in.Versions[version]
+	if !slices.Contains(d.in.Mesh.PinnedSubsets, seen.Subset) {
+		return nil
+	}
+	for _, found := range d.in.Mesh.Subsets {
+		if found.Name == seen.Subset && !maps.Equal(found.Labels, seen.Labels) {
+			return &Problem{v1.ReasonSubsetInUse, fmt.Sprintf(
+				"routes that are not managed send to subset %s with labels %s, and version %s is to have %s: undo the edit, or give the version a subset of its own",
+				seen.Subset, formatLabels(found.Labels), version, formatLabels(seen.Labels))}
+		}
+	}
+	return nil
 }
 
 // noteRelease keeps the Unreleased condition: stable's pod template changed without a change of version.
@@ -238,7 +254,7 @@ func (d *draft) startRun(version string) {
 	d.status.Run = &v1.Run{
 		Number: d.nextNumber(), From: d.status.Stable, To: version,
 		Revision: seen.Revision, StableRevision: d.in.Versions[d.status.Stable].Revision, StartedAt: d.now(),
-		Plan: []string{hash(d.target(version))},
+		Plan: []string{d.sharedHash(version)},
 	}
 	d.event(false, "RunStarted", "run %d: %s → %s, %d steps", d.status.Run.Number, d.status.Stable, version, len(resolvePlan(d.rollout)))
 	d.awaitCanary()

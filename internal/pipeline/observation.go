@@ -35,6 +35,8 @@ type Input struct {
 	Samples map[string]GateSamples
 	// Probe of the current step; nil when none has begun.
 	Probe *ProbeResult
+	// Breaker of the run in flight; nil when nothing is watched yet.
+	Breaker *BreakerState
 }
 
 // Version is what was seen of a version's workload and endpoints.
@@ -66,15 +68,20 @@ type Problem struct {
 
 // Mesh is what was found of the host's VirtualServices and DestinationRule, and what is wrong with them.
 type Mesh struct {
-	// VirtualServices that route to the host, with the routes that could be driven: all destinations this host, one destination each.
+	// VirtualServices that route to the host, with the routes that could be driven: all destinations this host, one destination each
+	// (unless the spec names them).
 	VirtualServices []v1.ManagedVirtualService
 	// DestinationRule for the host, nil when there is none.
 	DestinationRule *v1.ManagedDestinationRule
 	// Subsets of that rule.
 	Subsets []v1.Subset
-	// SkippedRoutes are routes to the host that split already or have several hosts, as "name: why".
+	// Breakers are the subsets, "" for the host, at which that rule has a connectionPool or an outlierDetection.
+	Breakers map[string]bool
+	// SkippedRoutes are routes to the host that can not be driven or are not to be, as "VirtualService/route: why".
 	SkippedRoutes []string
-	// SurveyProblem forbids starting a run or discovering stable: HostConflict, MixedRoute.
+	// PinnedSubsets are named by routes that the Rollout does not drive.
+	PinnedSubsets []string
+	// SurveyProblem forbids starting a run or discovering stable: HostConflict, VirtualServiceNotFound, RouteNotFound, MixedRoute.
 	SurveyProblem *Problem
 	// WriteProblem is why the last rendering or write of status.traffic did not succeed: RouteNotFound, MatchConflict, MeshWriteRefused …
 	WriteProblem *Problem

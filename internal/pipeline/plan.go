@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	istio "istio.io/api/networking/v1alpha3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -106,9 +107,27 @@ func mode(t *v1.Traffic) string {
 	return strings.Join(words, ", ")
 }
 
-// planHashes are the hash of what all steps share, the canary as the mesh names it, and then of each stage's resolved traffic.
-func planHashes(canary v1.Target, stages []stage) []string {
-	hashes := []string{hash(canary)}
+// sharedHash is of what all steps share: the canary as the mesh names it, and its policy.
+func (d *draft) sharedHash(canary string) string {
+	if policy := policyOf(d.rollout, canary); policy != nil {
+		return hash(map[string]any{"target": d.target(canary), "trafficPolicy": policy})
+	}
+	return hash(d.target(canary))
+}
+
+// policyOf is the trafficPolicy that the spec gives a version, or nil.
+func policyOf(r *v1.Rollout, version string) *istio.TrafficPolicy {
+	for i := range r.Spec.Versions {
+		if r.Spec.Versions[i].Name == version {
+			return r.Spec.Versions[i].TrafficPolicy
+		}
+	}
+	return nil
+}
+
+// planHashes are the hash of what all steps share, and then of each stage's resolved traffic.
+func planHashes(shared string, stages []stage) []string {
+	hashes := []string{shared}
 	for i := range stages {
 		s := &stages[i]
 		hashes = append(hashes, hash(map[string]any{"weight": s.weight, "mirror": s.mirror, "match": s.match, "fault": s.fault}))
