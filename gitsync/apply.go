@@ -37,11 +37,12 @@ const (
 type Applier struct {
 	client  client.Client
 	manager *ssa.ResourceManager
-	account string
+	routing *Routing
 }
 
-// NewApplier impersonates the service account for all that it reads and writes. Its RBAC is what a revision may touch.
-func NewApplier(config *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, namespace, account string) (*Applier, error) {
+// NewApplier impersonates the service account for all that it reads and writes, but for the Rollouts that drive an object, which
+// it reads from live. The account's RBAC is what a revision may touch.
+func NewApplier(config *rest.Config, live client.Reader, scheme *runtime.Scheme, mapper meta.RESTMapper, namespace, account string) (*Applier, error) {
 	config = rest.CopyConfig(config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + namespace + ":" + account}
 	config.WarningHandler = rest.NoWarnings{}
@@ -53,7 +54,7 @@ func NewApplier(config *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMap
 	// As with kubectl apply, a misspelt field is an error and not dropped in silence.
 	strict := client.WithFieldValidation(plain, metav1.FieldValidationStrict)
 	manager := ssa.NewResourceManager(strict, nil, ssa.Owner{Field: FieldManager, Group: v1.GroupVersion.Group})
-	return &Applier{client: strict, manager: manager, account: namespace + "/" + account}, nil
+	return &Applier{client: strict, manager: manager, routing: &Routing{Client: strict, Rollouts: live}}, nil
 }
 
 // Outcome is what an apply did.
@@ -62,6 +63,10 @@ type Outcome struct {
 	Applied []v1.InventoryEntry
 	// Changed are those of them that were written, as people name them.
 	Changed []string
+	// Held are left as they are, for the sake of what a Rollout drives: where they stand, and why.
+	Held []string
+	// Pruned is set once the revision was applied whole.
+	Pruned *Pruned
 }
 
 // Apply tries the whole revision on the API server before it writes any of it, and writes only what differs.
@@ -90,6 +95,7 @@ type trial struct {
 	differs  bool
 	deferred bool
 	problem  error
+	held     *HeldError
 }
 
 // tryAll dry-runs manifests and reports all that are refused, in the order of their files.
@@ -108,15 +114,30 @@ func (a *Applier) tryAll(ctx context.Context, manifests []Manifest, brings broug
 }
 
 func (a *Applier) try(ctx context.Context, manifest Manifest, brings brought) trial {
-	entry, _, _, err := a.manager.Diff(ctx, manifest.Object.DeepCopy(), ssa.DefaultDiffOptions())
+	differs, err := a.differs(ctx, manifest)
+	held := new(HeldError)
 	switch {
 	case err == nil:
-		return trial{Manifest: manifest, differs: entry.Action != ssa.UnchangedAction}
+		return trial{Manifest: manifest, differs: differs}
+	case errors.As(err, &held):
+		return trial{Manifest: manifest, held: held}
 	case brings.explain(manifest.Object, err):
 		return trial{Manifest: manifest, deferred: true}
 	default:
 		return trial{Manifest: manifest, problem: err}
 	}
+}
+
+// differs asks the API server what applying a manifest would change.
+func (a *Applier) differs(ctx context.Context, manifest Manifest) (bool, error) {
+	if IsRouting(manifest.Object) {
+		return a.routing.Try(ctx, manifest.Object)
+	}
+	entry, _, _, err := a.manager.Diff(ctx, manifest.Object.DeepCopy(), ssa.DefaultDiffOptions())
+	if err != nil {
+		return false, err
+	}
+	return entry.Action != ssa.UnchangedAction, nil
 }
 
 func (a *Applier) tryDeferred(ctx context.Context, tried []trial) ([]trial, error) {
@@ -194,10 +215,18 @@ func (a *Applier) writeAll(ctx context.Context, tried []trial, pick func(trial) 
 		if t.deferred || !pick(t) {
 			continue
 		}
+		wrote, held := false, t.held
 		if t.differs {
-			if err := a.write(ctx, t); err != nil {
+			var err error
+			if wrote, err = a.write(ctx, t); err != nil && !errors.As(err, &held) {
 				return fmt.Errorf("%s: %s: %s", t.Where(), describe(t.Object), publicReason(t.Object, err))
 			}
+		}
+		if held != nil {
+			outcome.Held = append(outcome.Held, fmt.Sprintf("%s: %s is held back: %s", t.Where(), describe(t.Object), held.Why))
+			continue
+		}
+		if wrote {
 			outcome.Changed = append(outcome.Changed, describe(t.Object))
 		}
 		outcome.Applied = append(outcome.Applied, entryFor(t.Object))
@@ -205,14 +234,17 @@ func (a *Applier) writeAll(ctx context.Context, tried []trial, pick func(trial) 
 	return nil
 }
 
-func (a *Applier) write(ctx context.Context, t trial) error {
+func (a *Applier) write(ctx context.Context, t trial) (wrote bool, err error) {
+	if IsRouting(t.Object) {
+		return a.routing.Apply(ctx, t.Object)
+	}
 	if _, err := a.manager.Apply(ctx, t.Object.DeepCopy(), ssa.DefaultApplyOptions()); err != nil {
-		return err
+		return false, err
 	}
 	if kind, _, ok := definition(t.Object); ok {
-		return a.awaitKind(ctx, t.Object, kind)
+		return true, a.awaitKind(ctx, t.Object, kind)
 	}
-	return nil
+	return true, nil
 }
 
 // awaitKind returns when the API server serves the kind of a CustomResourceDefinition.

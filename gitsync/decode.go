@@ -49,7 +49,7 @@ func Decode(files []File) ([]Manifest, error) {
 		}
 	}
 	if len(d.manifests) == 0 {
-		return nil, &ContentError{Err: errors.New("no manifest below the path: an empty revision is not applied; check spec.path")}
+		return nil, &ContentError{Err: errors.New("no manifest below the path: an empty revision is neither applied nor pruned; check spec.path, or delete the GitSync to remove everything")}
 	}
 	return d.manifests, nil
 }

@@ -25,10 +25,10 @@ import (
 	v1 "sluice.dev/sluice/api/v1"
 )
 
-// +kubebuilder:rbac:groups=sluice.dev,resources=gitsyncs,verbs=get;list;watch
+// +kubebuilder:rbac:groups=sluice.dev,resources=gitsyncs,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=sluice.dev,resources=gitsyncs/status,verbs=get;patch;update
 // +kubebuilder:rbac:groups=sluice.dev,resources=rollouts,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get
+// +kubebuilder:rbac:groups="",resources=secrets;services,verbs=get
 // +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=impersonate
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch;update
 
@@ -36,6 +36,8 @@ import (
 const (
 	conflictRequeue = 200 * time.Millisecond
 	crowdedRequeue  = time.Second
+	// leavingRequeue is while something goes that the rest of a prune waits for.
+	leavingRequeue = time.Second
 )
 
 // maxNote bounds an event's note in bytes; the API server's limit is 1 KiB.
@@ -43,9 +45,9 @@ const maxNote = 1000
 
 // Reconciler keeps a cluster as the repositories of its GitSyncs say.
 type Reconciler struct {
-	// Client reads GitSyncs and Rollouts, from a cache, and writes status.
+	// Client reads GitSyncs, from a cache, and writes their finalizers and status.
 	Client client.Client
-	// Live reads Secrets, which are not to be cached.
+	// Live reads Secrets, which are not to be cached, and Rollouts and Services where only the latest ones will do.
 	Live client.Reader
 	// Config is the operator's own; writes impersonate the GitSync's service account.
 	Config *rest.Config
@@ -67,7 +69,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.Client.Get(ctx, request.NamespacedName, sync); err != nil || sync.DeletionTimestamp != nil {
 		r.recall.forget(request.NamespacedName)
 		forgetSync(request.NamespacedName)
+		if err == nil {
+			return r.finalize(ctx, sync)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if err := r.ensureFinalizer(ctx, sync); err != nil {
+		return conflictOr(err)
 	}
 	if !r.slots.take(sync.Namespace) {
 		return reconcile.Result{RequeueAfter: r.jitter(crowdedRequeue)}, nil
@@ -99,6 +107,11 @@ func conflictOr(err error) (reconcile.Result, error) {
 
 func (r *Reconciler) nextPass(sync *v1.GitSync, known *remembered, done attempt) time.Duration {
 	interval := IntervalOf(&sync.Spec)
+	if pruned := done.outcome.Pruned; pruned != nil && pruned.Leaving {
+		return min(interval, leavingRequeue)
+	} else if pruned != nil && !pruned.Until.IsZero() {
+		interval = min(interval, max(pruned.Until.Sub(r.Clock.Now()), leavingRequeue))
+	}
 	switch {
 	case done.wait:
 		known.failures = 0
@@ -180,7 +193,7 @@ func (r *Reconciler) fetch(ctx context.Context, source Source, known *remembered
 	return nil
 }
 
-// apply brings the remembered manifests into the cluster.
+// apply brings the remembered manifests into the cluster, and then takes away what left the repository.
 func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembered) (Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.options.ApplyTimeout)
 	defer cancel()
@@ -191,19 +204,34 @@ func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembe
 	if err := Place(manifests, sync.Namespace, known.commit, r.scope); err != nil {
 		return Outcome{}, err
 	}
-	driven, err := r.driven(ctx, sync.Namespace, manifests)
+	applier, err := r.applier(sync)
 	if err != nil {
 		return Outcome{}, err
 	}
-	if err := RefuseDriven(manifests, driven); err != nil {
-		return Outcome{}, err
+	outcome, err := applier.Apply(ctx, manifests)
+	if err != nil || !prunes(sync) {
+		return outcome, err
 	}
+	stale := left(sync.Status.Inventory, manifests)
+	if len(outcome.Held) > 0 {
+		// Not applied whole: nothing is pruned but the Rollouts, which may be what an object is held back for.
+		stale, _ = split(stale)
+	}
+	pruner, err := r.pruner(ctx, sync, applier)
+	if err != nil {
+		return outcome, &pruneError{err}
+	}
+	pruned, err := pruner.Prune(ctx, stale)
+	outcome.Pruned = &pruned
+	if err != nil {
+		return outcome, &pruneError{err}
+	}
+	return outcome, nil
+}
+
+func (r *Reconciler) applier(sync *v1.GitSync) (*Applier, error) {
 	account := cmp.Or(sync.Spec.ServiceAccountName, r.options.DefaultServiceAccount)
-	applier, err := NewApplier(r.Config, r.Client.Scheme(), r.Client.RESTMapper(), sync.Namespace, account)
-	if err != nil {
-		return Outcome{}, err
-	}
-	return applier.Apply(ctx, manifests)
+	return NewApplier(r.Config, r.Live, r.Client.Scheme(), r.Client.RESTMapper(), sync.Namespace, account)
 }
 
 func (r *Reconciler) scope(kind schema.GroupVersionKind) (namespaced, known bool, err error) {
@@ -217,38 +245,16 @@ func (r *Reconciler) scope(kind schema.GroupVersionKind) (namespaced, known bool
 	return mapping.Scope.Name() == meta.RESTScopeNameNamespace, true, nil
 }
 
-// driven lists what live Rollouts drive in the namespaces where the revision has routing. Those of other namespaces than the
-// GitSync's own are not named: its tenant may not know them.
-func (r *Reconciler) driven(ctx context.Context, own string, manifests []Manifest) ([]Driven, error) {
-	var all []Driven
-	listed := map[string]bool{}
-	for _, manifest := range manifests {
-		namespace := manifest.Object.GetNamespace()
-		if listed[namespace] || len(routedHosts(manifest.Object)) == 0 {
-			continue
-		}
-		listed[namespace] = true
-		rollouts := &v1.RolloutList{}
-		if err := r.Client.List(ctx, rollouts, client.InNamespace(namespace)); err != nil {
-			return nil, fmt.Errorf("list Rollouts of %s: %w", namespace, err)
-		}
-		for i := range rollouts.Items {
-			for _, d := range DrivenBy(&rollouts.Items[i]) {
-				if namespace != own {
-					d.Rollout = "of namespace " + namespace
-				}
-				all = append(all, d)
-			}
-		}
-	}
-	return all, nil
-}
-
 // applied makes an attempt of what came of a commit.
 func applied(source Source, commit string, outcome Outcome, err error) attempt {
 	name := revisionName(source.Ref, commit)
-	content := new(ContentError)
+	content, pruning := new(ContentError), new(pruneError)
 	switch {
+	case err == nil && len(outcome.Held) > 0:
+		message := fmt.Sprintf("Revision %s is applied but for: %s", name, strings.Join(outcome.Held, "; "))
+		return attempt{reason: v1.ReasonHeldBack, message: message, commit: commit, outcome: outcome}
+	case errors.As(err, &pruning):
+		return attempt{reason: v1.ReasonPruneFailed, message: fmt.Sprintf("Revision %s: %v", name, err), commit: commit, outcome: outcome, retry: true}
 	case err == nil:
 		return attempt{reason: v1.ReasonApplied, message: "Applied revision " + name, commit: commit, outcome: outcome}
 	case errors.As(err, &content):
@@ -284,6 +290,9 @@ func (r *Reconciler) tell(ctx context.Context, sync *v1.GitSync, before v1.GitSy
 		if problem := commandProblem(command, sync.Spec.Suspend); problem != "" {
 			emit(corev1.EventTypeWarning, "CommandIgnored", problem)
 		}
+	}
+	if pruned := done.outcome.Pruned; pruned != nil {
+		tellPruned(emit, pruned, before, sync.Status)
 	}
 	ready := meta.FindStatusCondition(sync.Status.Conditions, v1.ConditionReady)
 	switch {

@@ -3,7 +3,6 @@ package gitsync
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -95,109 +94,6 @@ func describe(object *unstructured.Unstructured) string {
 		return fmt.Sprintf("%s %s/%s", object.GetKind(), namespace, object.GetName())
 	}
 	return fmt.Sprintf("%s %s", object.GetKind(), object.GetName())
-}
-
-// Driven is a host whose routing a Rollout writes.
-type Driven struct {
-	// Rollout that drives it, as namespace/name.
-	Rollout   string
-	Namespace string
-	// Host as the Rollout names it.
-	Host string
-	// Faulted is true for a host in whose routes the Rollout only injects faults: its DestinationRule is not touched.
-	Faulted bool
-}
-
-// DrivenBy lists the hosts that a Rollout drives.
-func DrivenBy(rollout *v1.Rollout) []Driven {
-	driven := Driven{Rollout: rollout.Namespace + "/" + rollout.Name, Namespace: rollout.Namespace, Host: rollout.Spec.Host}
-	all := []Driven{driven}
-	for _, step := range rollout.Spec.Steps {
-		if step.Fault != nil && step.Fault.Host != "" && step.Fault.Host != rollout.Spec.Host {
-			driven.Host, driven.Faulted = step.Fault.Host, true
-			all = append(all, driven)
-		}
-	}
-	return all
-}
-
-// RefuseDriven refuses a VirtualService or DestinationRule for a host that a Rollout drives, in the revision or live: applied
-// again at each interval, it would take back what the Rollout writes.
-func RefuseDriven(manifests []Manifest, live []Driven) error {
-	drivers := map[string]Driven{}
-	for _, driven := range slices.Concat(live, drivenIn(manifests)) {
-		key := driven.Namespace + "|" + v1.HostKey(driven.Host, driven.Namespace)
-		if other, ok := drivers[key]; !ok || other.Faulted {
-			drivers[key] = driven
-		}
-	}
-	for _, manifest := range manifests {
-		object := manifest.Object
-		for _, host := range routedHosts(object) {
-			driver, ok := drivers[object.GetNamespace()+"|"+v1.HostKey(host, object.GetNamespace())]
-			if !ok || (driver.Faulted && object.GetKind() == "DestinationRule") {
-				continue
-			}
-			return &ContentError{Err: fmt.Errorf("%s: %s is for the host %s, whose routing the Rollout %s drives: leave it out of the repository "+
-				"and create it with kubectl (applying it through its Rollout does not work yet)", manifest.Where(), describe(object), host, driver.Rollout)}
-		}
-	}
-	return nil
-}
-
-// drivenIn reads the Rollouts of the revision, without believing that they are valid: the API server judges that.
-func drivenIn(manifests []Manifest) []Driven {
-	var all []Driven
-	for _, manifest := range manifests {
-		if !isRollout(manifest.Object) {
-			continue
-		}
-		rollout := &v1.Rollout{}
-		rollout.Name, rollout.Namespace = manifest.Object.GetName(), manifest.Object.GetNamespace()
-		rollout.Spec.Host, _, _ = unstructured.NestedString(manifest.Object.Object, "spec", "host")
-		steps, _, _ := unstructured.NestedSlice(manifest.Object.Object, "spec", "steps")
-		for _, step := range steps {
-			fields, _ := step.(map[string]any)
-			host, _, _ := unstructured.NestedString(fields, "fault", "host")
-			rollout.Spec.Steps = append(rollout.Spec.Steps, v1.Step{Fault: &v1.Fault{Host: host}})
-		}
-		all = append(all, DrivenBy(rollout)...)
-	}
-	return all
-}
-
-// routedHosts are the hosts that a VirtualService routes for or to, or a DestinationRule is for; none for other kinds.
-func routedHosts(object *unstructured.Unstructured) []string {
-	if object.GroupVersionKind().Group != "networking.istio.io" {
-		return nil
-	}
-	var hosts []string
-	switch object.GetKind() {
-	case "DestinationRule":
-		host, _, _ := unstructured.NestedString(object.Object, "spec", "host")
-		hosts = append(hosts, host)
-	case "VirtualService":
-		hosts, _, _ = unstructured.NestedStringSlice(object.Object, "spec", "hosts")
-		for _, protocol := range []string{"http", "tcp", "tls"} {
-			routes, _, _ := unstructured.NestedSlice(object.Object, "spec", protocol)
-			hosts = append(hosts, destinations(routes)...)
-		}
-	}
-	return slices.DeleteFunc(hosts, func(host string) bool { return host == "" })
-}
-
-func destinations(routes []any) []string {
-	var hosts []string
-	for _, route := range routes {
-		fields, _ := route.(map[string]any)
-		targets, _, _ := unstructured.NestedSlice(fields, "route")
-		for _, target := range targets {
-			fields, _ := target.(map[string]any)
-			host, _, _ := unstructured.NestedString(fields, "destination", "host")
-			hosts = append(hosts, host)
-		}
-	}
-	return hosts
 }
 
 // errNoKind is what a kind that neither the cluster serves nor the revision defines comes to.

@@ -93,51 +93,6 @@ func TestPlaceRefuses(t *testing.T) {
 	}
 }
 
-func TestRefuseDriven(t *testing.T) {
-	const reviews = "---\n{apiVersion: sluice.dev/v1, kind: Rollout, metadata: {name: r}, spec: {host: reviews, steps: [{name: a}, {fault: {host: ratings}}, x]}}\n"
-	istio := func(kind, spec string) string {
-		return "---\n{apiVersion: networking.istio.io/v1, kind: " + kind + ", metadata: {name: i}, spec: " + spec + "}\n"
-	}
-	route := func(protocol, host string) string {
-		return "{hosts: [public.example.com], " + protocol + ": [{route: [{destination: {host: " + host + "}}]}]}"
-	}
-	live := []Driven{{Rollout: "bookinfo/r", Namespace: "bookinfo", Host: "reviews"}}
-	for name, tc := range map[string]struct {
-		content string
-		live    []Driven
-		refused bool
-	}{
-		"host":                       {reviews + istio("VirtualService", "{hosts: [reviews]}"), nil, true},
-		"fqdn":                       {reviews + istio("VirtualService", "{hosts: [reviews.bookinfo.svc.cluster.local]}"), nil, true},
-		"destination":                {reviews + istio("VirtualService", route("http", "reviews")), nil, true},
-		"tcp destination":            {reviews + istio("VirtualService", route("tcp", "reviews")), nil, true},
-		"tls destination":            {reviews + istio("VirtualService", route("tls", "reviews")), nil, true},
-		"rule":                       {reviews + istio("DestinationRule", "{host: reviews}"), nil, true},
-		"faulted host":               {reviews + istio("VirtualService", "{hosts: [ratings]}"), nil, true},
-		"rule of a faulted host":     {reviews + istio("DestinationRule", "{host: ratings}"), nil, false},
-		"another host":               {reviews + istio("VirtualService", route("http", "details")), nil, false},
-		"another service, same name": {reviews + istio("VirtualService", "{hosts: [reviews.other.svc.cluster.local]}"), nil, false},
-		"gateway":                    {reviews + istio("Gateway", "{servers: [{hosts: [reviews]}]}"), nil, false},
-		"another group":              {reviews + "---\n{apiVersion: x.io/v1, kind: DestinationRule, metadata: {name: i}, spec: {host: reviews}}\n", nil, false},
-		"live":                       {istio("DestinationRule", "{host: reviews}"), live, true},
-		"nobody's":                   {istio("DestinationRule", "{host: reviews}"), nil, false},
-		"live elsewhere":             {istio("DestinationRule", "{host: reviews}"), []Driven{{Rollout: "x/r", Namespace: "x", Host: "reviews"}}, false},
-		"odd shapes":                 {reviews + istio("VirtualService", "{hosts: 3, http: [1, {route: 2}, {route: [3, {destination: 4}]}]}"), nil, false},
-	} {
-		manifests := mustDecode(t, strings.TrimPrefix(tc.content, "---\n"))
-		if err := Place(manifests, "bookinfo", "c0ffee", testScope); err != nil {
-			t.Fatal(err)
-		}
-		err := RefuseDriven(manifests, tc.live)
-		if (err != nil) != tc.refused {
-			t.Errorf("%s: %v, want refused %t", name, err, tc.refused)
-		}
-		if err != nil && !strings.Contains(err.Error(), "the Rollout bookinfo/r drives") {
-			t.Errorf("%s: %v does not name the Rollout", name, err)
-		}
-	}
-}
-
 func TestInOrder(t *testing.T) {
 	manifests := mustDecode(t, strings.Join([]string{
 		"{apiVersion: sluice.dev/v1, kind: Rollout, metadata: {name: r}}", "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}}",

@@ -2,16 +2,22 @@ package gitsync
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "sluice.dev/sluice/api/v1"
 )
@@ -65,6 +71,7 @@ func (r *Reconciler) SetupWithManager(manager ctrl.Manager, options Options) err
 	err := ctrl.NewControllerManagedBy(manager).
 		Named("gitsync").
 		For(&v1.GitSync{}, builder.WithPredicates(worthAPass())).
+		Watches(&v1.Rollout{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(lettingGo())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: r.options.MaxConcurrentReconciles}).
 		Complete(r)
 	if err != nil {
@@ -79,6 +86,45 @@ func (r *Reconciler) configure(options Options) {
 	r.fetcher = &Fetcher{Timeout: r.options.FetchTimeout, MaxBytes: r.options.MaxBytes}
 	r.slots.limit = max(1, r.options.MaxConcurrentReconciles/shareOfNamespace)
 	r.jitter = jittered
+}
+
+// waitingFor lists the GitSyncs that hold something back, or keep it, for the sake of a Rollout of a namespace.
+func (r *Reconciler) waitingFor(ctx context.Context, rollout client.Object) []reconcile.Request {
+	syncs := &v1.GitSyncList{}
+	if err := r.Client.List(ctx, syncs); err != nil {
+		return nil // the interval brings it up again
+	}
+	var requests []reconcile.Request
+	for i := range syncs.Items {
+		sync := &syncs.Items[i]
+		ready := meta.FindStatusCondition(sync.Status.Conditions, v1.ConditionReady)
+		held := ready != nil && ready.Reason == v1.ReasonHeldBack
+		concerned := slices.ContainsFunc(sync.Status.Inventory, func(e v1.InventoryEntry) bool {
+			return e.Namespace == rollout.GetNamespace() || (e.Kind == "Namespace" && e.Name == rollout.GetNamespace())
+		})
+		if concerned && (held || meta.IsStatusConditionTrue(sync.Status.Conditions, v1.ConditionPrunePending)) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(sync)})
+		}
+	}
+	return requests
+}
+
+// lettingGo lets by the changes of a Rollout after which it may need less than before.
+func lettingGo() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, isBefore := e.ObjectOld.(*v1.Rollout)
+			after, isAfter := e.ObjectNew.(*v1.Rollout)
+			if !isBefore || !isAfter {
+				return false
+			}
+			a, b := &before.Status, &after.Status
+			return before.Generation != after.Generation || a.Stable != b.Stable || a.Canary != b.Canary || a.Previous != b.Previous ||
+				(a.Run == nil) != (b.Run == nil) || (a.Traffic == nil) != (b.Traffic == nil) || (a.Rejected == nil) != (b.Rejected == nil) ||
+				len(a.VirtualServices) != len(b.VirtualServices)
+		},
+	}
 }
 
 // fetchRequested tells that a webhook's delivery was marked: another time, later or, with another replica's clock, earlier.

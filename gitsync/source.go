@@ -68,7 +68,7 @@ func ParseSource(spec *v1.GitSyncSpec) (Source, error) {
 // refuseLater repeats what the CRD refuses, for objects that were stored under another CRD.
 func refuseLater(spec *v1.GitSyncSpec) error {
 	for field, set := range map[string]bool{
-		"prune: true": spec.Prune != nil && *spec.Prune, "verify": spec.Verify != nil, "webhook": spec.Webhook != nil,
+		"verify": spec.Verify != nil, "webhook": spec.Webhook != nil,
 		"commitStatus": spec.CommitStatus != nil, "ref.semver": spec.Ref != nil && spec.Ref.Semver != "",
 	} {
 		if set {

@@ -75,7 +75,7 @@ func TestParseSource(t *testing.T) {
 		"root":          {change: func(s *v1.GitSyncSpec) { s.Path = "./" }, ref: v1.GitRef{Branch: "main"}},
 		"absolute path": {change: func(s *v1.GitSyncSpec) { s.Path = "/deploy" }, err: "spec.path: \"/deploy\" is absolute"},
 		"path upwards":  {change: func(s *v1.GitSyncSpec) { s.Path = "deploy/../../x" }, err: "spec.path: \"deploy/../../x\" leaves"},
-		"prune":         {change: func(s *v1.GitSyncSpec) { s.Prune = ptr.To(true) }, err: "spec.prune: true does not work yet"},
+		"prune":         {change: func(s *v1.GitSyncSpec) { s.Prune = ptr.To(true) }, ref: v1.GitRef{Branch: "main"}},
 		"no prune":      {change: func(s *v1.GitSyncSpec) { s.Prune = ptr.To(false) }, ref: v1.GitRef{Branch: "main"}},
 		"verify":        {change: func(s *v1.GitSyncSpec) { s.Verify = &v1.Verify{} }, err: "spec.verify does not work yet"},
 		"webhook":       {change: func(s *v1.GitSyncSpec) { s.Webhook = &v1.Webhook{} }, err: "spec.webhook does not work yet"},

@@ -35,6 +35,9 @@ type attempt struct {
 
 func (a attempt) applied() bool { return a.reason == v1.ReasonApplied }
 
+// whole tells whether all of the revision is applied, whatever came afterwards.
+func (a attempt) whole() bool { return a.applied() || a.reason == v1.ReasonPruneFailed }
+
 // nextStatus is the status after an attempt; changed is false when nothing in it is worth a write.
 func nextStatus(sync *v1.GitSync, a attempt, now metav1.MicroTime) (next v1.GitSyncStatus, changed bool) {
 	next = *sync.Status.DeepCopy()
@@ -49,9 +52,15 @@ func nextStatus(sync *v1.GitSync, a attempt, now metav1.MicroTime) (next v1.GitS
 	if a.commit != "" {
 		next.AttemptedRevision = a.commit
 	}
-	if a.applied() {
+	if a.whole() {
 		next.Revision = a.commit
 		next.Inventory = sortedInventory(a.outcome.Applied)
+		switch pruned := a.outcome.Pruned; {
+		case pruned != nil:
+			next.Inventory = sortedInventory(slices.Concat(a.outcome.Applied, pruned.Kept))
+		case !a.applied():
+			next.Inventory = sortedInventory(slices.Concat(sync.Status.Inventory, a.outcome.Applied))
+		}
 	} else if len(a.outcome.Applied) > 0 {
 		// Cut off in the midst: what was written so far counts, what was there before is still there.
 		next.Inventory = sortedInventory(slices.Concat(next.Inventory, a.outcome.Applied))
@@ -81,6 +90,9 @@ func setConditions(status *v1.GitSyncStatus, a attempt, generation int64, now me
 		})
 	}
 	set(v1.ConditionReady, ready)
+	if a.whole() {
+		setPending(status, a.outcome.Pruned, generation, now)
+	}
 	busy := !a.stalled && !a.applied() && a.reason != v1.ReasonSuspended
 	for kind, on := range map[string]bool{v1.ConditionReconciling: busy, v1.ConditionStalled: a.stalled} {
 		if on {
@@ -89,6 +101,18 @@ func setConditions(status *v1.GitSyncStatus, a attempt, generation int64, now me
 			meta.RemoveStatusCondition(&status.Conditions, kind)
 		}
 	}
+}
+
+// setPending keeps the condition only while something waits to be pruned.
+func setPending(status *v1.GitSyncStatus, pruned *Pruned, generation int64, now metav1.Time) {
+	if pruned == nil || len(pruned.Pending) == 0 {
+		meta.RemoveStatusCondition(&status.Conditions, v1.ConditionPrunePending)
+		return
+	}
+	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+		Type: v1.ConditionPrunePending, Status: metav1.ConditionTrue, Reason: v1.ReasonInUse, ObservedGeneration: generation, LastTransitionTime: now,
+		Message: oneLine("Not in the repository any more, and kept for now: "+strings.Join(pruned.Pending, "; "), maxMessage),
+	})
 }
 
 // messageOf adds to what went wrong what is still right.
@@ -102,11 +126,8 @@ func messageOf(status *v1.GitSyncStatus, a attempt) string {
 
 func sortedInventory(entries []v1.InventoryEntry) []v1.InventoryEntry {
 	sorted := slices.Clone(entries)
-	key := func(e v1.InventoryEntry) string {
-		return strings.Join([]string{e.Group, e.Kind, e.Namespace, e.Name}, "\x00")
-	}
-	slices.SortStableFunc(sorted, func(x, y v1.InventoryEntry) int { return strings.Compare(key(x), key(y)) })
-	return slices.CompactFunc(sorted, func(x, y v1.InventoryEntry) bool { return key(x) == key(y) })
+	slices.SortStableFunc(sorted, func(x, y v1.InventoryEntry) int { return strings.Compare(entryKey(x), entryKey(y)) })
+	return slices.CompactFunc(sorted, func(x, y v1.InventoryEntry) bool { return entryKey(x) == entryKey(y) })
 }
 
 // transition tells whether an attempt is news to someone who knows the status before it.

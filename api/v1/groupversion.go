@@ -28,7 +28,14 @@ const (
 	ReconcileAnnotation = "sluice.dev/reconcile"
 	// DeletionPolicyAnnotation set to "Delete" removes, with the Rollout, the mesh objects that Sluice made.
 	DeletionPolicyAnnotation = "sluice.dev/deletion-policy"
-	// ReconcileDisabled and DeletionPolicyDelete are the values that those annotations know.
+	// PruneAnnotation set to "disabled" on any object keeps it when it leaves its GitSync's repository.
+	PruneAnnotation = "sluice.dev/prune"
+	// ReconcileDisabled, DeletionPolicyDelete and PruneDisabled are the values that those annotations know.
 	ReconcileDisabled    = "disabled"
 	DeletionPolicyDelete = "Delete"
+	PruneDisabled        = "disabled"
+	// DeletionPolicyOrphan keeps, when a GitSync is deleted, all that it applied.
+	DeletionPolicyOrphan = "Orphan"
+	// GitSyncFinalizer keeps a GitSync until what it applied is pruned.
+	GitSyncFinalizer = "sluice.dev/gitsync"
 )

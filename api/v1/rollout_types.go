@@ -147,7 +147,6 @@ type RolloutSpec struct {
 	RollbackWindow *RollbackWindow `json:"rollbackWindow,omitempty"`
 	// KeepPrevious is how long the version before stays protected from pruning after a run, default 1h; 0s: not at all.
 	// +optional
-	// +sluice:atLeast="0s"
 	KeepPrevious *metav1.Duration `json:"keepPrevious,omitempty"`
 	// Commands from CI.
 	// +optional

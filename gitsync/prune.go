@@ -1,0 +1,258 @@
+package gitsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fluxcd/pkg/ssa"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/mesh"
+)
+
+// Pruner deletes what left a repository, as far as nothing needs it.
+type Pruner struct {
+	// Client reads and deletes, as the service account.
+	Client client.Client
+	// Live reads Rollouts and their Services from the API server, with the operator's own rights.
+	Live client.Reader
+	// Elsewhere tells whether another GitSync applies an object as well.
+	Elsewhere func(v1.InventoryEntry) bool
+	// Namespace of the GitSync: Rollouts of other ones are not named.
+	Namespace string
+	// Now is when the pass began.
+	Now time.Time
+}
+
+// Pruned is what a prune did.
+type Pruned struct {
+	// Deleted objects, and those Released: they stay and are the GitSync's no more, for a reason that stands beside them.
+	Deleted, Released []string
+	// Kept are to be pruned later. Pending says which and why; Until is when the first of them may go, zero: not by time.
+	Kept    []v1.InventoryEntry
+	Pending []string
+	Until   time.Time
+	// Leaving: a Rollout puts its traffic back before it goes, and all else waits for it.
+	Leaving bool
+}
+
+// Prune deletes Rollouts first; while one of them is there, nothing else is touched. The rest goes in the opposite of the order
+// in which it was applied. One that can not be deleted keeps none of the others; the error names them all.
+func (p *Pruner) Prune(ctx context.Context, stale []v1.InventoryEntry) (Pruned, error) {
+	var done Pruned
+	var failures []error
+	rollouts, others := split(stale)
+	for _, entry := range rollouts {
+		if err := p.one(ctx, entry, &done); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	if done.Leaving || len(failures) > 0 {
+		done.Kept = append(done.Kept, others...)
+		return done, errors.Join(failures...)
+	}
+	for _, entry := range others {
+		if err := p.one(ctx, entry, &done); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	return done, errors.Join(failures...)
+}
+
+// split gives the Rollouts, and the others with what refers to others first.
+func split(stale []v1.InventoryEntry) (rollouts, others []v1.InventoryEntry) {
+	for _, entry := range stale {
+		if isRolloutEntry(entry) {
+			rollouts = append(rollouts, entry)
+		} else {
+			others = append(others, entry)
+		}
+	}
+	slices.SortStableFunc(others, func(x, y v1.InventoryEntry) int {
+		pair := ssa.SortableUnstructureds{stub(x), stub(y)}
+		switch {
+		case pair.Less(0, 1):
+			return 1
+		case pair.Less(1, 0):
+			return -1
+		default:
+			return 0
+		}
+	})
+	return rollouts, others
+}
+
+func isRolloutEntry(entry v1.InventoryEntry) bool {
+	return entry.Kind == "Rollout" && entry.Group == v1.GroupVersion.Group
+}
+
+// stub is an object that is nothing but its name.
+func stub(entry v1.InventoryEntry) *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(schema.GroupVersionKind{Group: entry.Group, Version: entry.Version, Kind: entry.Kind})
+	object.SetNamespace(entry.Namespace)
+	object.SetName(entry.Name)
+	return object
+}
+
+// one deletes, releases or keeps an object.
+func (p *Pruner) one(ctx context.Context, entry v1.InventoryEntry, done *Pruned) error {
+	live, err := p.read(ctx, entry)
+	if err == nil && live != nil {
+		err = p.decide(ctx, entry, live, done)
+	}
+	if err != nil {
+		done.Kept = append(done.Kept, entry)
+		return fmt.Errorf("prune %s: %w", describeEntry(entry), err)
+	}
+	return nil
+}
+
+// read returns an object as it is, nil when it is gone, or its kind is.
+func (p *Pruner) read(ctx context.Context, entry v1.InventoryEntry) (*unstructured.Unstructured, error) {
+	kind := schema.GroupKind{Group: entry.Group, Kind: entry.Kind}
+	mapping, err := p.Client.RESTMapper().RESTMapping(kind, entry.Version)
+	if meta.IsNoMatchError(err) {
+		mapping, err = p.Client.RESTMapper().RESTMapping(kind) // another version of it is served
+	}
+	if meta.IsNoMatchError(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up kind %s: %w", entry.Kind, err)
+	}
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(mapping.GroupVersionKind)
+	err = p.Client.Get(ctx, types.NamespacedName{Namespace: entry.Namespace, Name: entry.Name}, live)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return live, err
+}
+
+func (p *Pruner) decide(ctx context.Context, entry v1.InventoryEntry, live *unstructured.Unstructured, done *Pruned) error {
+	release := func(why string) { done.Released = append(done.Released, describeEntry(entry)+" ("+why+")") }
+	switch {
+	case live.GetAnnotations()[v1.PruneAnnotation] == v1.PruneDisabled:
+		release("annotated " + v1.PruneAnnotation + ": " + v1.PruneDisabled)
+		return nil
+	case p.Elsewhere != nil && p.Elsewhere(entry):
+		release("another GitSync applies it")
+		return nil
+	}
+	using, err := p.using(ctx, live)
+	if err != nil {
+		return err
+	}
+	for _, t := range using {
+		if IsRouting(live) && mesh.Drives(t.rollout, live.GetKind(), live.GetName()) {
+			release(p.nameOf(t.rollout) + " drives it")
+			return nil
+		}
+	}
+	for _, t := range using {
+		if why, until := t.keeps(live, p.Now); why != "" {
+			done.keep(entry, fmt.Sprintf("%s: %s of %s", describeEntry(entry), why, p.nameOf(t.rollout)), until)
+			return nil
+		}
+	}
+	return p.remove(ctx, entry, live, done)
+}
+
+// keep notes an object for later.
+func (d *Pruned) keep(entry v1.InventoryEntry, why string, until time.Time) {
+	d.Kept, d.Pending = append(d.Kept, entry), append(d.Pending, why)
+	if !until.IsZero() && (d.Until.IsZero() || until.Before(d.Until)) {
+		d.Until = until
+	}
+}
+
+// using lists the Rollouts that may need an object, read after it.
+func (p *Pruner) using(ctx context.Context, live *unstructured.Unstructured) ([]traffic, error) {
+	namespace := live.GetNamespace()
+	if isNamespace(live) {
+		namespace = live.GetName()
+	}
+	_, isWorkload := podLabels(live)
+	if !isWorkload && !isNamespace(live) && !IsRouting(live) && live.GetKind() != "Service" {
+		return nil, nil
+	}
+	rollouts := &v1.RolloutList{}
+	if err := p.Live.List(ctx, rollouts, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("list Rollouts of %s: %w", namespace, err)
+	}
+	var using []traffic
+	for i := range rollouts.Items {
+		t := traffic{rollout: &rollouts.Items[i]}
+		if name, in, ok := mesh.ServiceOf(t.rollout.Spec.Host, namespace); isWorkload && ok && in == namespace {
+			service := &corev1.Service{}
+			switch err := p.Live.Get(ctx, types.NamespacedName{Namespace: in, Name: name}, service); {
+			case err == nil:
+				t.service = service
+			case !apierrors.IsNotFound(err):
+				return nil, fmt.Errorf("read Service %s/%s: %w", in, name, err)
+			}
+		}
+		using = append(using, t)
+	}
+	return using, nil
+}
+
+// remove deletes exactly the object that was looked at.
+func (p *Pruner) remove(ctx context.Context, entry v1.InventoryEntry, live *unstructured.Unstructured, done *Pruned) error {
+	if live.GetDeletionTimestamp() == nil {
+		uid := live.GetUID()
+		err := p.Client.Delete(ctx, live, client.Preconditions(metav1.Preconditions{UID: &uid}), client.PropagationPolicy(metav1.DeletePropagationBackground))
+		if client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		done.Deleted = append(done.Deleted, describeEntry(entry))
+	}
+	if !isRolloutEntry(entry) {
+		return nil
+	}
+	switch live, err := p.read(ctx, entry); {
+	case err != nil:
+		return err
+	case live != nil:
+		done.Leaving = true
+		done.keep(entry, describeEntry(entry)+" takes its traffic back to the stable version first, and all else waits for it", time.Time{})
+	}
+	return nil
+}
+
+// nameOf a Rollout, unless it is none of the tenant's business.
+func (p *Pruner) nameOf(r *v1.Rollout) string {
+	if r.Namespace != p.Namespace {
+		return "a Rollout of namespace " + r.Namespace
+	}
+	return "Rollout " + r.Name
+}
+
+func describeEntry(entry v1.InventoryEntry) string { return describe(stub(entry)) }
+
+// entryKey identifies an object, whatever version of its kind it was applied as.
+func entryKey(e v1.InventoryEntry) string {
+	return strings.Join([]string{e.Group, e.Kind, e.Namespace, e.Name}, "\x00")
+}
+
+// left are the entries of an inventory that manifests do not have any more.
+func left(inventory []v1.InventoryEntry, manifests []Manifest) []v1.InventoryEntry {
+	there := map[string]bool{}
+	for _, manifest := range manifests {
+		there[entryKey(entryFor(manifest.Object))] = true
+	}
+	return slices.DeleteFunc(slices.Clone(inventory), func(e v1.InventoryEntry) bool { return there[entryKey(e)] })
+}
