@@ -53,6 +53,7 @@ func (d *draft) discover() {
 		return
 	}
 	d.event(false, "StableDiscovered", "%s serves %s", stable, d.rollout.Spec.Host)
+	d.in.Written = nil // what was known is of a mesh that nobody drove
 	d.idle()
 }
 

@@ -41,7 +41,9 @@ func TestRights(t *testing.T) {
 		s.awaitTrouble(t, v1.PhaseStalled, v1.ReasonForbidden, "cannot list", "destinationrules", l.user)
 		l.grant(t, l.all)
 		s.awaitServing(t, "v1")
-		s.awaitRoutes(t, "v1", 100)
+		if w := weights(s.virtualService(t)); w["v1"] != 100 {
+			t.Errorf("the Rollout is Healthy and the weights are %v, want everything on v1", w)
+		}
 		u.sawNothing(t)
 	})
 	t.Run("a kind that may not be updated", func(t *testing.T) { updatesForbidden(t, s, l); u.sawNothing(t) })
