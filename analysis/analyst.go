@@ -54,19 +54,24 @@ type Analyst struct {
 	running  context.Context // nil unless between the begin and the end of Start
 	watches  map[types.NamespacedName]*watched
 	schedule schedule
+	breakers map[*breaker]bool
+	// polled is when they were last asked for.
+	polled time.Time
 	// logged is when it was last written that Prometheus does not answer.
 	logged time.Time
 }
 
 // watched is a Watch under way.
 type watched struct {
-	id    string
-	gates map[string]*gate
-	probe *probe
+	id      string
+	gates   map[string]*gate
+	probe   *probe
+	breaker *breaker
 }
 
 // New makes an Analyst, which measures once it is started. wake is called, with no lock held, whenever there is
-// something new for a Rollout: a sample, a refused query, the end of a probe.
+// something new for a Rollout: a sample, a refused query, the end of a probe, a trip of a
+// breaker.
 func New(config Config, wake func(types.NamespacedName)) *Analyst {
 	if config.Timeout <= 0 {
 		config.Timeout = defaultTimeout
@@ -79,7 +84,7 @@ func New(config Config, wake func(types.NamespacedName)) *Analyst {
 	}
 	a := &Analyst{
 		config: config, wake: wake, metrics: newMetrics(config.Registerer),
-		kick: make(chan struct{}, 1), watches: map[types.NamespacedName]*watched{},
+		kick: make(chan struct{}, 1), watches: map[types.NamespacedName]*watched{}, breakers: map[*breaker]bool{},
 		prober: newProber(config.ProbeAllow, config.Clock),
 	}
 	a.asker = &asker{
@@ -103,9 +108,13 @@ func (a *Analyst) Start(ctx context.Context) error {
 	defer a.end()
 	for ctx.Err() == nil {
 		a.mu.Lock()
-		due, next := a.schedule.due(a.config.Clock.Now())
+		now := a.config.Clock.Now()
+		due, next := a.schedule.due(now)
 		a.mu.Unlock()
 		a.measure(ctx, due)
+		if poll := a.pollBreakers(ctx, now); !poll.IsZero() && (next.IsZero() || poll.Before(next)) {
+			next = poll
+		}
 		a.sleep(ctx, next)
 	}
 	return nil
@@ -160,7 +169,7 @@ func (a *Analyst) reschedule() {
 var sameTimes = conversion.EqualitiesOrDie(func(a, b time.Time) bool { return a.Equal(b) })
 
 // Set tells what to measure for a Rollout from now on; nil: nothing, and all that is known of it is forgotten.
-// Gates and probes that stay as they are, in a watch of the same ID, keep what is known of them.
+// Gates and probes that stay as they are, in a watch of the same ID, keep what is known of them, and so does a breaker.
 func (a *Analyst) Set(key types.NamespacedName, watch *pipeline.Watch) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -181,6 +190,11 @@ func (a *Analyst) Set(key types.NamespacedName, watch *pipeline.Watch) {
 	if watch.Probe != nil {
 		if w.probe = old.sameProbe(watch); w.probe == nil {
 			w.probe = newProbe(watch.ID, *watch.Probe)
+		}
+	}
+	if watch.Breaker != nil {
+		if w.breaker = old.sameBreaker(watch.Breaker); w.breaker == nil {
+			w.breaker = newBreaker(key, *watch.Breaker)
 		}
 	}
 	a.forget(key, old, w)
@@ -220,6 +234,11 @@ func (a *Analyst) forget(key types.NamespacedName, old, kept *watched) {
 	if old.probe != nil && (kept == nil || kept.probe != old.probe) {
 		old.probe.stop()
 	}
+	if old.breaker != nil && (kept == nil || kept.breaker != old.breaker) {
+		old.breaker.forgotten = true
+		delete(a.breakers, old.breaker)
+		a.metrics.forgetBreaker(key)
+	}
 }
 
 // take begins what is in w and was not in old.
@@ -234,6 +253,10 @@ func (a *Analyst) take(key types.NamespacedName, w, old *watched) {
 			first = time.Time{} // at once: there is something to tell
 		}
 		a.schedule.add(first, g)
+		a.reschedule()
+	}
+	if w.breaker != nil && !a.breakers[w.breaker] {
+		a.breakers[w.breaker] = true
 		a.reschedule()
 	}
 	a.startProbe(key, w)

@@ -24,12 +24,20 @@ type scripted struct {
 	asked []string
 	// value of a query at a time; an error is the answer to the whole request.
 	value func(query string, t time.Time) (float64, error)
+	// vector, when set, is what an instant query returns.
+	vector func(query string, t time.Time) model.Vector
 	// held, when set, is waited for by each request.
 	held chan struct{}
 }
 
 func (s *scripted) Query(ctx context.Context, query string, ts time.Time, _ ...promv1.Option) (model.Value, promv1.Warnings, promv1.Infos, error) {
 	value, err := s.answer(ctx, fmt.Sprintf("%s @%g", query, secondsOf(ts)), query, ts)
+	s.mu.Lock()
+	vector := s.vector
+	s.mu.Unlock()
+	if vector != nil {
+		return vector(query, ts), nil, nil, err
+	}
 	return model.Vector{{Value: model.SampleValue(value)}}, nil, nil, err
 }
 

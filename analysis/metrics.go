@@ -1,6 +1,8 @@
 package analysis
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -13,6 +15,8 @@ type metrics struct {
 	samples *prometheus.CounterVec
 	value   *prometheus.GaugeVec
 	limit   *prometheus.GaugeVec
+	signals *prometheus.GaugeVec
+	blind   *prometheus.GaugeVec
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -34,9 +38,17 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "sluice_gate_limit",
 			Help: "Limit of a gate, in the unit of its value. Bound is max or min.",
 		}, append(gateLabels, "bound")),
+		signals: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sluice_breaker_signals",
+			Help: "How often a breaker's signal came within its window: Overflow, Ejection or RetryLimit.",
+		}, []string{"namespace", "rollout", "signal"}),
+		blind: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sluice_breaker_blind",
+			Help: "1 while a run's breaker can not see what happens to the canary, else 0.",
+		}, []string{"namespace", "rollout"}),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.queries, m.samples, m.value, m.limit)
+		registerer.MustRegister(m.queries, m.samples, m.value, m.limit, m.signals, m.blind)
 	}
 	return m
 }
@@ -71,4 +83,24 @@ func (m *metrics) forget(key types.NamespacedName, gate string) {
 	labels := prometheus.Labels{"namespace": key.Namespace, "rollout": key.Name, "gate": gate}
 	m.value.DeletePartialMatch(labels)
 	m.limit.DeletePartialMatch(labels)
+}
+
+// breaker shows how often each signal came, and whether anything can be seen.
+func (m *metrics) breaker(b *breaker, known counts, at time.Time) {
+	blind := 0.0
+	if b.state.Blind != "" {
+		blind = 1
+	}
+	m.blind.WithLabelValues(b.key.Namespace, b.key.Name).Set(blind)
+	for _, signal := range b.watch.Signals {
+		_, count := b.count(signal, known, at)
+		m.signals.WithLabelValues(b.key.Namespace, b.key.Name, string(signal)).Set(max(count, 0))
+	}
+}
+
+// forgetBreaker takes a breaker out of what is shown.
+func (m *metrics) forgetBreaker(key types.NamespacedName) {
+	labels := prometheus.Labels{"namespace": key.Namespace, "rollout": key.Name}
+	m.signals.DeletePartialMatch(labels)
+	m.blind.DeletePartialMatch(labels)
 }

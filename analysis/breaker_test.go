@@ -1,0 +1,307 @@
+package analysis
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/model"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/pipeline"
+)
+
+func breakerOf(id string) pipeline.BreakerWatch {
+	return pipeline.BreakerWatch{
+		ID: id, Signals: []v1.BreakerSignal{v1.SignalOverflow, v1.SignalEjection, v1.SignalRetryLimit}, Scope: v1.BreakerCanary,
+		Window: 30 * time.Second, Since: at(0), RunStart: at(0), HostSince: at(0), Host: "reviews", Namespace: "bookinfo", Subset: "v3",
+		Canary: pipeline.GateTarget{Version: "v3", Workload: "reviews-v3", Labels: map[string]string{"version": "v3"}},
+	}
+}
+
+func lostRequests(flags, version, workload string, count float64) *model.Sample {
+	return &model.Sample{Value: model.SampleValue(count), Metric: model.Metric{
+		partLabel: partRequests, "response_flags": model.LabelValue(flags),
+		"destination_version": model.LabelValue(version), "destination_workload": model.LabelValue(workload),
+	}}
+}
+
+func partOf(part string, value float64) *model.Sample {
+	metric := model.Metric{partLabel: model.LabelValue(part)}
+	if part == "" {
+		metric = model.Metric{}
+	}
+	return &model.Sample{Value: model.SampleValue(value), Metric: metric}
+}
+
+// answers is a Prometheus that says this now, and that of before the run.
+func (b *bench) answers(before float64, now ...*model.Sample) {
+	b.prometheus.mu.Lock()
+	defer b.prometheus.mu.Unlock()
+	b.prometheus.vector = func(query string, _ time.Time) model.Vector {
+		if !strings.Contains(query, partSeen) {
+			return model.Vector{partOf("", before)}
+		}
+		return append(model.Vector{partOf(partSeen, 1)}, now...)
+	}
+}
+
+func (b *bench) trips(id string) string {
+	state := b.Breaker(name("reviews"))
+	if state == nil || state.For != id {
+		return "no state of " + id
+	}
+	var words []string
+	for _, t := range state.Trips {
+		word := fmt.Sprintf("%s %d @%g", t.Signal, t.Count, secondsOf(t.Time))
+		if t.ByHost {
+			word += " by host"
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, ", ")
+}
+
+func (b *bench) wantTrips(id, want string) {
+	b.Helper()
+	b.until(fmt.Sprintf("trips %q", want), func() bool { return b.trips(id) == want })
+}
+
+func TestBreakerIsPolledEachSecond(t *testing.T) {
+	b := begin(t, Config{})
+	b.answers(0)
+	w := breakerOf("1")
+	b.Set(name("reviews"), &pipeline.Watch{Breaker: &w})
+	b.Set(name("same"), &pipeline.Watch{Breaker: &w})
+	asked := func() (now, before int) {
+		for _, q := range b.prometheus.requests() {
+			if strings.Contains(q, partSeen) {
+				now++
+			} else {
+				before++
+			}
+		}
+		return now, before
+	}
+	for i, second := range []float64{1, 2, 2.9, 3} {
+		b.goTo(second)
+		want := []int{1, 2, 2, 3}[i]
+		b.until(fmt.Sprintf("%d requests at %gs", want, second), func() bool { now, before := asked(); return now == want && before == 1 })
+		b.until("rest", func() bool {
+			b.Analyst.mu.Lock()
+			defer b.Analyst.mu.Unlock()
+			return !b.Analyst.watches[name("reviews")].breaker.asking
+		})
+	}
+	b.Set(name("reviews"), nil)
+	b.Set(name("same"), nil)
+	b.goTo(10)
+	if now, _ := asked(); now != 3 || b.Breaker(name("reviews")) != nil {
+		t.Errorf("%d requests, the last of them for no breaker", now)
+	}
+}
+
+func TestSlowPollsDoNotPileUp(t *testing.T) {
+	b := begin(t, Config{Timeout: time.Hour})
+	b.prometheus.held = make(chan struct{})
+	w := breakerOf("1")
+	w.HostSince = time.Time{}
+	b.Set(name("reviews"), &pipeline.Watch{Breaker: &w})
+	for second := range 5 {
+		b.goTo(float64(second + 1))
+	}
+	b.until("a request", func() bool { return len(b.prometheus.requests()) > 0 })
+	if n := len(b.prometheus.requests()); n != 1 {
+		t.Errorf("%d requests at once", n)
+	}
+}
+
+func TestTrips(t *testing.T) {
+	b := begin(t, Config{})
+	b.answers(0)
+	w := breakerOf("1")
+	key := name("reviews")
+	b.Set(key, &pipeline.Watch{Breaker: &w})
+	b.goTo(1)
+	b.wantTrips("1", "")
+	b.answers(0, lostRequests("UO", "v1", "reviews-v1", 99), lostRequests("UH", "unknown", "unknown", 7))
+	b.goTo(2)
+	b.until("it is seen", func() bool { return testutil.ToFloat64(b.metrics.blind.WithLabelValues("bookinfo", "reviews")) == 0 })
+	b.answers(0, lostRequests("UO", "unknown", "reviews-v3", 3))
+	b.goTo(3)
+	b.wantTrips("1", "Overflow 3 @3")
+	b.until("a wake", func() bool { return b.wakes(key) == 1 })
+	b.answers(0, partOf(partHost, 2))
+	b.goTo(4)
+	b.wantTrips("1", "Overflow 3 @3, Ejection 2 @4 by host")
+	b.answers(0)
+	b.goTo(5)
+	b.wantTrips("1", "Overflow 3 @3") // what has no version is no news for ever
+	if q := b.Breaker(key).Trips[0].Query; !strings.Contains(q, "response_flags") || strings.Contains(q, partLabel) {
+		t.Errorf("evidence by %s", q)
+	}
+	same := w
+	b.Set(key, &pipeline.Watch{ID: "another step", Breaker: &same})
+	b.wantTrips("1", "Overflow 3 @3")
+	other := breakerOf("2")
+	b.Set(key, &pipeline.Watch{Breaker: &other})
+	b.wantTrips("2", "")
+}
+
+func TestCounts(t *testing.T) {
+	base := func(n float64) *float64 { return &n }
+	for what, test := range map[string]struct {
+		change func(*pipeline.BreakerWatch)
+		before *float64
+		answer model.Vector
+		want   string
+	}{
+		"none":                         {},
+		"the canary's by version":      {answer: model.Vector{lostRequests("UF,UO", "v3", "other", 2)}, want: "Overflow 2"},
+		"the canary's by workload":     {answer: model.Vector{lostRequests("UO", "unknown", "reviews-v3", 2)}, want: "Overflow 2"},
+		"stable's":                     {answer: model.Vector{lostRequests("UO", "unknown", "reviews-v1", 2), lostRequests("URX", "v1", "reviews-v1", 1)}},
+		"retries used up":              {answer: model.Vector{lostRequests("UF,URX", "v3", "reviews-v3", 1)}, want: "RetryLimit 1"},
+		"the whole host":               {change: func(w *pipeline.BreakerWatch) { w.Scope = v1.BreakerHost }, answer: model.Vector{lostRequests("UO", "unknown", "reviews-v1", 2)}, want: "Overflow 2"},
+		"Envoy's overflows":            {answer: model.Vector{lostRequests("UO", "unknown", "reviews-v3", 2), partOf(partOverflow, 5)}, want: "Overflow 5 envoy"},
+		"Envoy's are the same ones":    {answer: model.Vector{lostRequests("UO", "unknown", "reviews-v3", 2), partOf(partOverflow, 1)}, want: "Overflow 2"},
+		"Envoy's ejections":            {before: base(0), answer: model.Vector{partOf(partEjection, 1), partOf(partHost, 9)}, want: "Ejection 1 envoy"},
+		"Envoy says none":              {before: base(0), answer: model.Vector{partOf(partEjection, 0), partOf(partHost, 9)}},
+		"by host":                      {before: base(0), answer: model.Vector{partOf(partHost, 9)}, want: "Ejection 9 by host"},
+		"by host, before is not known": {answer: model.Vector{partOf(partHost, 9)}},
+		"by host, as before":           {before: base(27), answer: model.Vector{partOf(partHost, 9)}},
+		"by host, more than before":    {before: base(27), answer: model.Vector{partOf(partHost, 10)}, want: "Ejection 1 by host"},
+		"maxTrips":                     {change: func(w *pipeline.BreakerWatch) { w.MaxTrips = 2 }, answer: model.Vector{lostRequests("UO", "v3", "", 2)}},
+		"more than maxTrips":           {change: func(w *pipeline.BreakerWatch) { w.MaxTrips = 2 }, answer: model.Vector{lostRequests("UO", "v3", "", 3)}, want: "Overflow 3"},
+		"a signal that is off":         {change: func(w *pipeline.BreakerWatch) { w.Signals = w.Signals[:1] }, answer: model.Vector{lostRequests("URX", "v3", "", 3)}},
+		"no numbers":                   {answer: model.Vector{lostRequests("UO", "v3", "", math.NaN()), partOf(partOverflow, math.Inf(1)), nil}},
+		"a canary without marks": {
+			change: func(w *pipeline.BreakerWatch) { w.Canary = pipeline.GateTarget{Version: "v3"} },
+			answer: model.Vector{lostRequests("UO", "", "", 3)},
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := breakerOf("1")
+			if test.change != nil {
+				test.change(&w)
+			}
+			known, ok := readCounts(test.answer, w)
+			if !ok {
+				t.Fatal("not read")
+			}
+			b := newBreaker(name("reviews"), w)
+			b.before = test.before
+			var words []string
+			// A third of the window has passed.
+			for _, trip := range b.judge(known, map[string]string{partOverflow: "envoy", partEjection: "envoy"}, at(10)) {
+				word := fmt.Sprintf("%s %d", trip.Signal, trip.Count)
+				if trip.ByHost {
+					word += " by host"
+				}
+				words = append(words, strings.TrimSpace(word+" "+trip.Query))
+			}
+			if got := strings.Join(words, ", "); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+	if _, ok := readCounts(model.Matrix{}, breakerOf("1")); ok {
+		t.Error("a matrix was read")
+	}
+}
+
+func TestBlind(t *testing.T) {
+	b := begin(t, Config{})
+	key := name("reviews")
+	w := breakerOf("1")
+	state := func() (float64, string) {
+		s := b.Breaker(key)
+		if s.BlindSince.IsZero() {
+			return 0, s.Blind
+		}
+		return secondsOf(s.BlindSince), s.Blind
+	}
+	b.prometheus.set(func(string, time.Time) (float64, error) { return 0, context.DeadlineExceeded })
+	b.Set(key, &pipeline.Watch{Breaker: &w})
+	b.goTo(1)
+	b.until("blind", func() bool { since, why := state(); return since == 1 && why == "Prometheus did not answer in time" })
+	b.until("a wake", func() bool { return b.wakes(key) == 1 })
+	b.prometheus.set(func(string, time.Time) (float64, error) { return 0, nil })
+	b.prometheus.mu.Lock()
+	b.prometheus.vector = func(string, time.Time) model.Vector { return nil }
+	b.prometheus.mu.Unlock()
+	b.goTo(2)
+	b.until("nothing reported", func() bool {
+		since, why := state()
+		return since == 1 && strings.Contains(why, "has no istio_requests_total of reviews")
+	})
+	if got := testutil.ToFloat64(b.metrics.blind.WithLabelValues("bookinfo", "reviews")); got != 1 {
+		t.Errorf("metric %g", got)
+	}
+	b.answers(0)
+	b.goTo(3)
+	b.until("it sees", func() bool { since, why := state(); return since == 0 && why == "" })
+	b.until("another wake", func() bool { return b.wakes(key) == 2 })
+
+	unknown := breakerOf("2")
+	unknown.Canary = pipeline.GateTarget{Version: "v3"}
+	b.Set(key, &pipeline.Watch{Breaker: &unknown})
+	b.goTo(4)
+	b.until("no marks", func() bool {
+		_, why := state()
+		return strings.Contains(why, "neither a label `version` nor a workload")
+	})
+	b.answers(0, partOf(partOverflow, 0))
+	b.goTo(5)
+	b.until("Envoy's own suffice", func() bool { _, why := state(); return why == "" })
+	b.Set(key, nil)
+	if n := testutil.CollectAndCount(b.metrics.blind) + testutil.CollectAndCount(b.metrics.signals); n != 0 {
+		t.Errorf("%d metrics of a forgotten breaker", n)
+	}
+}
+
+func TestWindows(t *testing.T) {
+	w := breakerOf("1")
+	w.Since, w.HostSince = at(100), at(120)
+	if parts := (lookup{w, at(100.5)}).parts(); len(parts) != 0 {
+		t.Errorf("asks for less than a second: %v", parts)
+	}
+	for _, test := range []struct {
+		at    float64
+		fault bool
+		part  string
+		has   []string
+		lacks []string
+	}{
+		{110, false, partOverflow, []string{"[10s]", "last_over_time(envoy_cluster_upstream_rq_pending_overflow{" + `cluster_name=~"outbound\\|[0-9]+\\|v3\\|reviews\\.bookinfo\\.svc\\.cluster\\.local(;.*)?"}[300s] offset 10s)`}, nil},
+		{200, false, partRequests, []string{"[30s]", "offset 30s", `response_flags=~"(.*,)?(UO|URX)(,.*)?"`, `reporter="source"`}, []string{"[10s]"}},
+		{110, true, partOverflow, []string{"min_over_time(envoy_cluster_upstream_rq_pending_overflow{"}, []string{"last_over_time(envoy_cluster_upstream_rq_pending_overflow{" + `cluster_name=~"outbound\\|[0-9]+\\|v3\\|reviews\\.bookinfo\\.svc\\.cluster\\.local(;.*)?"}[300s]`}},
+		{140, true, partEjection, []string{"[10s] offset 30s"}, nil},
+		{125, false, partHost, []string{"[5s]", `(UH)`}, []string{"[25s]"}},
+		{119, false, partHost, nil, []string{"UH"}},
+	} {
+		w.AfterFault = test.fault
+		query := lookup{w, at(test.at)}.parts()[test.part]
+		for _, text := range test.has {
+			if !strings.Contains(query, text) {
+				t.Errorf("at %g: %s of %s lacks %s", test.at, query, test.part, text)
+			}
+		}
+		for _, text := range test.lacks {
+			if strings.Contains(query, text) {
+				t.Errorf("at %g: %s of %s has %s", test.at, query, test.part, text)
+			}
+		}
+	}
+	w.Scope, w.Host = v1.BreakerHost, "reviews.bookinfo.svc.cluster.local"
+	if got := clusterMatcher(w); got != `cluster_name=~"outbound\\|[0-9]+\\|[^|]*\\|reviews\\.bookinfo\\.svc\\.cluster\\.local(;.*)?"` {
+		t.Error(got)
+	}
+	if diff := cmp.Diff(1, strings.Count(joined(lookup{w, at(200)}.parts()), `"`+partHost+`"`)); diff != "" {
+		t.Error(diff)
+	}
+}
