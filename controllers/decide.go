@@ -54,6 +54,7 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 			VirtualServices: surveyed.VirtualServices, DestinationRule: surveyed.DestinationRule,
 			Subsets: surveyed.Subsets, SkippedRoutes: surveyed.SkippedRoutes, SplitRoutes: surveyed.SplitRoutes,
 			SurveyProblem: fromMesh(surveyed.Problem), WriteProblem: c.plan.problem, Faults: faults,
+			PinnedSubsets: surveyed.PinnedSubsets,
 		},
 		Samples: c.Analyst.Samples(c.key), Probe: c.Analyst.Probe(c.key),
 	}

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,6 +26,8 @@ type Surveyed struct {
 	SkippedRoutes []string
 	// SplitRoutes: a route to the host alone has several destinations.
 	SplitRoutes bool
+	// PinnedSubsets are named by routes or mirrors that the Rollout does not drive, in order of their names.
+	PinnedSubsets []string
 	// Problem forbids driving the host.
 	Problem *Problem
 }
@@ -40,6 +43,7 @@ func Survey(r *v1.Rollout, virtualServices, destinationRules []*unstructured.Uns
 	}
 	s.checkSelection(services)
 	s.checkBindings(services)
+	s.found.PinnedSubsets = pinnedSubsets(r, services)
 	s.rules(byName(destinationRules))
 	return s.found
 }
@@ -175,6 +179,34 @@ func sortedKeys(set map[string]bool) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// pinnedSubsets are the host's subsets that routes name which the Rollout neither drives nor inserted.
+func pinnedSubsets(r *v1.Rollout, services []*unstructured.Unstructured) []string {
+	var rest []*unstructured.Unstructured
+	for _, vs := range services {
+		at := slices.IndexFunc(r.Status.VirtualServices, func(m v1.ManagedVirtualService) bool { return m.Name == vs.GetName() })
+		if at < 0 {
+			rest = append(rest, vs)
+			continue
+		}
+		spec := maps.Clone(child(vs.Object, "spec"))
+		if spec == nil {
+			continue
+		}
+		spec["http"] = slices.DeleteFunc(withoutCopies(routesOf(vs), r.Name), func(entry any) bool {
+			return drivesRoute(r.Status.VirtualServices[at], routeKey(asObject(entry)))
+		})
+		rest = append(rest, &unstructured.Unstructured{Object: object{"spec": spec}})
+	}
+	return slices.Sorted(maps.Keys(References(rest, r.Namespace, r.Spec.Host)))
+}
+
+func drivesRoute(vs v1.ManagedVirtualService, key string) bool {
+	if vs.Created {
+		return key == createdRoute
+	}
+	return slices.ContainsFunc(vs.Routes, func(route v1.ManagedRoute) bool { return route.Key == key })
 }
 
 // References are the subsets of a host that any route or mirror of the VirtualServices names.

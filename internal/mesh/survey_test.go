@@ -173,10 +173,42 @@ spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews
 				checkProblem(t, got.Problem, stdcmp.Or(tc.reason, v1.ReasonHostConflict), tc.problem)
 				return
 			}
+			got.PinnedSubsets = nil // see TestPinnedSubsets
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestPinnedSubsets: what the Rollout drives and what it inserted pins nothing.
+func TestPinnedSubsets(t *testing.T) {
+	services := parseAll(t, "VirtualService", `
+metadata: {name: reviews, namespace: bookinfo}
+spec:
+  http:
+  - {name: sluice-match-reviews-0, route: [{destination: {host: reviews, subset: copy}}]}
+  - {name: primary, route: [{destination: {host: reviews, subset: driven}}], mirrors: [{destination: {host: reviews, subset: canary}}]}
+  - {name: old, route: [{destination: {host: reviews, subset: old}}]}
+  tcp: [{route: [{destination: {host: reviews, subset: raw}}]}]
+---
+metadata: {name: made, namespace: bookinfo}
+spec: {http: [{name: primary, route: [{destination: {host: reviews, subset: driven}}]}]}
+---
+metadata: {name: empty, namespace: bookinfo}
+---
+metadata: {name: other, namespace: bookinfo}
+spec: {http: [{name: sluice-fault-ratings-0, route: [{destination: {host: reviews, subset: other}}]}]}`)
+	r := parseRollout(t, `
+metadata: {name: reviews, namespace: bookinfo}
+spec: {host: reviews, version: v3}
+status: {virtualServices: [{name: reviews, routes: [{key: primary}]}, {name: made, created: true}, {name: empty}]}`)
+	before := services[0].DeepCopy()
+	if diff := cmp.Diff([]string{"old", "other", "raw"}, Survey(r, services, nil).PinnedSubsets); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(before, services[0]); diff != "" {
+		t.Errorf("the survey changed what it looked at:\n%s", diff)
 	}
 }
 

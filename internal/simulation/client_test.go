@@ -278,6 +278,9 @@ func (c *apiClient) write(key objectKey, obj client.Object, do func(actor string
 	case crashBefore:
 		if slices.Contains(p.wrote, rolloutKey) && key.kind == kindVirtualService {
 			w.sometimes["crashed between status and mesh"]++
+			if slices.ContainsFunc(p.wrote, func(k objectKey) bool { return k != key && slices.Contains(routeKeys, k) }) {
+				w.sometimes["crashed between two VirtualServices"]++
+			}
 		}
 		w.crash(p, "before a write of "+key.kind)
 		return errDead

@@ -180,7 +180,7 @@ func (o *oracle) missing(gate expectedGate, since time.Time) string {
 
 // carriedSince is since when the mesh, as far as the process can see it, is as a traffic says; zero when it is not.
 func (o *oracle) carriedSince(t *v1.Traffic) time.Time {
-	since := tail(o.world.store.histories[mainKey], o.visibleOf(mainKey), func(v version) bool { return v.object != nil && carries(v.object, t) })
+	since := o.routedSince(t)
 	carriers := o.world.faultCarriers(o.visibleOf)
 	if t.Fault == nil || t.Fault.Host == "" {
 		if len(carriers) > 0 {
@@ -195,6 +195,21 @@ func (o *oracle) carriedSince(t *v1.Traffic) time.Time {
 	stands := tail(o.world.store.histories[key], o.visibleOf(key), func(v version) bool { return faultStands(v.object) })
 	if stands.After(since) {
 		return stands
+	}
+	return since
+}
+
+// routedSince is the same of the host's own VirtualServices.
+func (o *oracle) routedSince(t *v1.Traffic) time.Time {
+	var since time.Time
+	for _, key := range drivenKeys(&o.world.rollout().Status) {
+		one := tail(o.world.store.histories[key], o.visibleOf(key), func(v version) bool { return v.object != nil && carries(v.object, t) })
+		if one.IsZero() {
+			return one
+		}
+		if one.After(since) {
+			since = one
+		}
 	}
 	return since
 }

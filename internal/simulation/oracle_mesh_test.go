@@ -23,8 +23,8 @@ func managedRoutes(vs *unstructured.Unstructured) int {
 	return n
 }
 
-// onMain asserts what a write of the host's VirtualService must obey.
-func (o *oracle) onMain(c change) {
+// onRoutes asserts what a write of one of the host's VirtualServices must obey.
+func (o *oracle) onRoutes(c change) {
 	w, r := o.world, o.world.rollout()
 	if c.after == nil {
 		if r == nil || r.DeletionTimestamp == nil {
@@ -37,6 +37,10 @@ func (o *oracle) onMain(c change) {
 		return
 	}
 	w.sometimes["route written"]++
+	if !slices.Contains(drivenKeys(&r.Status), c.key) {
+		w.violated(14, "the operator wrote %s, which status does not name", c.key)
+		return
+	}
 	for _, view := range viewOf(c.after) {
 		if view.host == "reviews" && (!view.whole || view.sum != 100) {
 			w.violated(1, "route %s has weights %v", view.name, view.weights)
@@ -212,8 +216,10 @@ func (o *oracle) onRule(c change) {
 		case !stays:
 			o.checkRemoval(subset)
 		case !maps.Equal(labels, before[subset]):
-			if references(w.mainVirtualService())[subset] > 0 {
-				w.violated(4, "labels of subset %s, which carries traffic, change from %v to %v", subset, before[subset], labels)
+			for _, key := range routeKeys {
+				if references(w.store.live(key))[subset] > 0 && (key == mainKey || o.visibleOf(key) >= w.store.rv) {
+					w.violated(4, "labels of subset %s, which %s sends to, change from %v to %v", subset, key, before[subset], labels)
+				}
 			}
 		}
 	}

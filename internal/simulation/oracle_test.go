@@ -78,8 +78,8 @@ func (o *oracle) observe(c change) {
 		before, after := o.world.rolloutAt(c.key, c.rv-1), o.world.rolloutAt(c.key, c.rv)
 		o.onStatus(before, after)
 	case c.key.kind == kindRollout:
-	case c.key == mainKey:
-		o.onMain(c)
+	case slices.Contains(routeKeys, c.key):
+		o.onRoutes(c)
 	case c.key.kind == kindVirtualService:
 		o.onCarrier(c)
 	case c.key == ruleKey:
@@ -136,20 +136,36 @@ func (o *oracle) checkRollback(r *v1.Rollout) {
 	if back == nil || r.Status.Traffic.Canary != nil {
 		return
 	}
-	vs := w.mainVirtualService()
-	written := vs == nil || managedRoutes(vs) == 0 || carries(vs, r.Status.Traffic) || carries(vs, back)
-	if !written && !o.unknown(vs, back.Stable.Subset) {
-		w.violated(9, "the reconcile that rolled back ended with %s", describeVirtualService(vs))
+	for _, key := range drivenKeys(&r.Status) {
+		vs := w.store.live(key)
+		written := vs == nil || managedRoutes(vs) == 0 || carries(vs, r.Status.Traffic) || carries(vs, back)
+		if !written && !o.unknown(key, vs, back.Stable.Subset) {
+			w.violated(9, "the reconcile that rolled back ended with %s of %s", describeVirtualService(vs), key)
+		}
+		if n := o.writesInPass(key); n > 1 {
+			w.violated(9, "the reconcile that rolled back wrote %s %d times", key, n)
+		}
 	}
 	if left := w.faultCarriers(o.visibleOf); len(left) > 0 && len(w.faultCarriers(w.now)) > 0 {
 		w.violated(9, "the reconcile that rolled back left a fault on %s", left[0].GetName())
 	}
 }
 
+// writesInPass counts the writes of an object since the reconcile began.
+func (o *oracle) writesInPass(key objectKey) int {
+	n := 0
+	for _, v := range o.world.store.histories[key] {
+		if v.rv > o.pass.began && v.actor == "operator" && v.object != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // unknown tells whether the way back has to wait for its subset: the routes were edited by hand and do not name it, and it
 // came into the rule a moment ago, or so it seems to a process that began with an old cache; or does not see that edit yet.
-func (o *oracle) unknown(vs *unstructured.Unstructured, subset string) bool {
-	if last := o.world.store.histories[mainKey]; last[len(last)-1].rv > o.visibleOf(mainKey) {
+func (o *oracle) unknown(key objectKey, vs *unstructured.Unstructured, subset string) bool {
+	if last := o.world.store.histories[key]; last[len(last)-1].rv > o.visibleOf(key) {
 		o.world.sometimes["rollback on an old cache"]++ // the hand edit is undone when the cache tells of it
 		return true
 	}
@@ -267,9 +283,7 @@ func (o *oracle) checkStart(before, after *v1.Rollout, same bool) {
 		w.violated(8, "a run to %s began although %s is asked for", to, before.Spec.Version)
 	}
 	if t := before.Status.Traffic; t != nil && !same {
-		if vs := w.store.at(mainKey, o.visibleOf(mainKey)); vs == nil || !carries(vs.object, t) {
-			w.violated(16, "a run began on a mesh that is not as status says")
-		}
+		o.checkManagedSet(before, after)
 	}
 	_, _, image := o.seen(to)
 	for _, r := range o.rejections {
@@ -277,6 +291,32 @@ func (o *oracle) checkStart(before, after *v1.Rollout, same bool) {
 			w.violated(8, "%s as %s was rejected and is tried again", to, image)
 		}
 	}
+}
+
+// checkManagedSet: a run begins on a mesh that is as status says, and drives everything that routes to the host by then.
+func (o *oracle) checkManagedSet(before, after *v1.Rollout) {
+	w := o.world
+	for _, key := range drivenKeys(&before.Status) {
+		if vs := w.store.at(key, o.visibleOf(key)); vs == nil || !carries(vs.object, before.Status.Traffic) {
+			w.violated(16, "a run began on a mesh that is not as status says: %s", key)
+		}
+	}
+	driven := drivenKeys(&after.Status)
+	for _, key := range routeKeys {
+		if vs := w.store.at(key, o.visibleOf(key)); vs != nil && manageable(vs.object, before.Status.Traffic) && !slices.Contains(driven, key) {
+			w.violated(16, "a run began that does not drive %s", key)
+		}
+	}
+	if len(driven) > 1 {
+		w.sometimes["run over two VirtualServices"]++
+	}
+}
+
+// manageable tells whether a route that is to be driven sends to stable, or names no subset.
+func manageable(vs *unstructured.Unstructured, t *v1.Traffic) bool {
+	return slices.ContainsFunc(viewOf(vs), func(r routeView) bool {
+		return r.managed() && (r.weights[""] > 0 || r.weights[t.Stable.Subset] > 0)
+	})
 }
 
 // changedSince tells whether version or image was another one in between.
@@ -356,10 +396,10 @@ func (o *oracle) checkStable(before, after *v1.Rollout) {
 func (o *oracle) released() {
 	w := o.world
 	w.sometimes["deleted"]++
-	if vs := w.mainVirtualService(); vs != nil {
-		for _, r := range viewOf(vs) {
+	for _, key := range routeKeys {
+		for _, r := range viewOf(w.store.live(key)) {
 			if r.ours || (r.managed() && (len(r.weights) > 1 || len(r.mirrors) > 0)) {
-				w.violated(16, "the Rollout is gone and left route %s", describeVirtualService(vs))
+				w.violated(16, "the Rollout is gone and left route %s", describeVirtualService(w.store.live(key)))
 			}
 		}
 	}

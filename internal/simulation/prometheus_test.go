@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,12 +91,8 @@ func (p *prometheus) observe(c change) {
 
 func (w *world) currentShares() shares {
 	out := shares{users: map[string]float64{}, mirrored: map[string]float64{}}
-	vs, rule := w.mainVirtualService(), w.ruleSubsets()
-	if vs == nil {
-		return out
-	}
-	counted := false
-	for _, r := range viewOf(vs) {
+	rule, counted := w.ruleSubsets(), false
+	for _, r := range slices.Concat(viewOf(w.store.live(mainKey)), viewOf(w.store.live(edgeKey))) {
 		switch {
 		case r.ours && len(r.weights) == 1:
 			for subset := range r.weights {

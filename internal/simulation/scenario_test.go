@@ -88,6 +88,12 @@ var deeds = []deed{
 	}},
 	{"restore routes", 3, (*world).restoreRoutes},
 	{"delete the routes", 1, func(w *world) { w.removeByHand(mainKey) }},
+	{"delete the edge's routes", 1, func(w *world) { w.removeByHand(edgeKey) }},
+	{"bring the edge's routes", 2, func(w *world) {
+		if w.setting.edge {
+			w.add("people", w.setting.edgeBackup())
+		}
+	}},
 	{"delete the rule", 1, func(w *world) { w.removeByHand(ruleKey) }},
 	{"second Rollout", 1, func(w *world) {
 		spec := w.setting.spec
@@ -137,7 +143,7 @@ func (w *world) healAll() {
 
 // tamper splits a driven route by hand.
 func (w *world) tamper() {
-	w.editRoutes(mainKey, func(r map[string]any) {
+	w.editRoutes(routeKeys[w.rng.IntN(len(routeKeys))], func(r map[string]any) {
 		view := viewRoute(r)
 		if !view.managed() || w.rng.IntN(2) == 0 {
 			return
@@ -172,6 +178,9 @@ func (w *world) removeByHand(key objectKey) {
 func (w *world) restoreRoutes() {
 	if backup := w.setting.backup(); backup != "" {
 		w.add("people", backup)
+	}
+	if len(w.store.histories[edgeKey]) > 0 {
+		w.add("people", w.setting.edgeBackup())
 	}
 	w.editRoutes(mainKey, func(r map[string]any) {
 		if r["name"] == "renamed" {

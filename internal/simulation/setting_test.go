@@ -16,8 +16,10 @@ var versions = []string{"v1", "v2", "v3", "1.4.2"}
 
 // setting is what a seed starts from.
 type setting struct {
-	// mesh: none, simple or rich; what VirtualService of the host is found.
+	// mesh: none, simple, rich or chosen; what VirtualService of the host is found.
 	mesh string
+	// edge: a second one for a gateway is found; late: it comes when somebody brings it.
+	edge, late bool
 	// foundSubsets of the DestinationRule; nil: there is no rule.
 	foundSubsets []string
 	// ratings: a VirtualService of ratings is found.
@@ -61,6 +63,45 @@ spec:
   - route: [{destination: {host: reviews, subset: v1}}]
     corsPolicy: {allowOrigins: [{exact: https://example.com}]}
     fancy: true
+`
+
+// chosenRoutes are found where the spec names the routes to manage.
+const chosenRoutes = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, annotations: {note: keep me}}
+spec:
+  hosts: [reviews]
+  http:
+  - name: left-split
+    match: [{headers: {x-old: {exact: "1"}}}]
+    route: [{destination: {host: reviews, subset: v1}, weight: 30}, {destination: {host: reviews, subset: v2}, weight: 70}]
+  - name: left-alone
+    match: [{uri: {prefix: /left}}]
+    route: [{destination: {host: reviews, subset: v1}}]
+  - match: [{uri: {prefix: /api}, port: 8080}]
+    route: [{destination: {host: reviews, subset: v1}}]
+  - name: primary
+    route: [{destination: {host: reviews, subset: v1}, weight: 100}]
+`
+
+const edgeRoutes = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge, labels: {team: edge}}
+spec:
+  hosts: [books.example.com]
+  gateways: [books]
+  http:
+  - match: [{uri: {exact: /productpage}}]
+    route: [{destination: {host: productpage}}]
+  - name: pinned-old
+    match: [{headers: {x-old: {exact: "1"}}}]
+    route: [{destination: {host: reviews, subset: v2}}]
+  - name: api.reviews
+    match: [{uri: {prefix: /reviews}}]
+    rewrite: {uri: /}
+    route: [{destination: {host: reviews.bookinfo.svc.cluster.local}, headers: {request: {set: {x-from: edge}}}}]
 `
 
 const ratingsRoutes = `
@@ -128,7 +169,8 @@ var gateChoices = []string{
 // drawSetting makes the seed's setting.
 func (w *world) drawSetting() setting {
 	pick := func(options []string) string { return options[w.rng.IntN(len(options))] }
-	s := setting{mesh: pick([]string{"none", "simple", "rich"}), ratings: w.rng.IntN(2) == 0}
+	s := setting{mesh: pick([]string{"none", "simple", "rich", "chosen"}), ratings: w.rng.IntN(2) == 0, edge: w.rng.IntN(2) == 0}
+	s.late = s.edge && w.rng.IntN(3) == 0
 	switch w.rng.IntN(3) {
 	case 0:
 		s.foundSubsets = []string{"v1", "v2", "v3"}
@@ -137,6 +179,8 @@ func (w *world) drawSetting() setting {
 	}
 	if s.mesh == "rich" {
 		s.foundSubsets = []string{"v1", "v2", "v9"}
+	} else if s.mesh == "chosen" {
+		s.foundSubsets = []string{"v1", "v2"}
 	} else if s.mesh == "simple" && s.foundSubsets == nil {
 		s.foundSubsets = []string{"v1"}
 	}
@@ -155,8 +199,27 @@ func (w *world) drawSetting() setting {
 	if w.rng.IntN(3) == 0 {
 		text += "soak: {hold: 15s}\n"
 	}
-	s.spec = parseSpec(text)
+	s.spec = parseSpec(text + s.selection(pick))
 	return s
+}
+
+// selection is what the spec names of the VirtualServices.
+func (s *setting) selection(pick func([]string) string) string {
+	const chosen = `{name: primary}, {match: [{port: 8080, uri: {prefix: /api}}]}`
+	both := s.edge && !s.late && s.mesh != "none"
+	switch {
+	case s.mesh == "chosen" && both:
+		return pick([]string{
+			"virtualServices: [{name: edge, routes: [{name: api.reviews}]}, {name: reviews, routes: [" + chosen + "]}]\n",
+			"virtualServices: [{routes: [{name: api.reviews}, " + chosen + "]}]\n",
+			"virtualServices: [{name: edge}, {routes: [" + chosen + "]}]\n",
+		})
+	case s.mesh == "chosen":
+		return "virtualServices: [{name: reviews, routes: [{name: primary}, {port: 8080}]}, {}]\n"
+	case both:
+		return pick([]string{"", "virtualServices: [{name: edge}, {name: reviews}]\n"})
+	}
+	return ""
 }
 
 // build creates the cluster, the mesh and, a moment later, the Rollout.
@@ -175,6 +238,11 @@ func (w *world) build(s setting) {
 		w.add("people", simpleRoutes)
 	case "rich":
 		w.add("people", richRoutes)
+	case "chosen":
+		w.add("people", chosenRoutes)
+	}
+	if s.edge && !s.late {
+		w.add("people", s.edgeBackup())
 	}
 	if s.ratings {
 		w.add("people", ratingsRoutes)
@@ -205,6 +273,14 @@ func (w *world) addRollout(name string, spec v1.RolloutSpec) {
 	w.add("people", string(text))
 }
 
+// edgeBackup is the one of the gateway. What comes late must not pin a version that may be stable by then: it would be managed.
+func (s *setting) edgeBackup() string {
+	if s.late {
+		return strings.ReplaceAll(edgeRoutes, "subset: v2", "subset: v9")
+	}
+	return edgeRoutes
+}
+
 // backup is the VirtualService that people would put back from their backup.
 func (s *setting) backup() string {
 	switch s.mesh {
@@ -212,6 +288,8 @@ func (s *setting) backup() string {
 		return simpleRoutes
 	case "rich":
 		return richRoutes
+	case "chosen":
+		return chosenRoutes
 	}
 	return ""
 }

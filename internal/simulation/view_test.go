@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -11,9 +12,24 @@ import (
 
 var (
 	mainKey    = objectKey{kindVirtualService, namespace, "reviews"}
+	edgeKey    = objectKey{kindVirtualService, namespace, "edge"}
 	ruleKey    = objectKey{kindDestinationRule, namespace, "reviews"}
 	ratingsKey = objectKey{kindVirtualService, namespace, "ratings"}
 )
+
+// routeKeys are the VirtualServices that may route to the Rollout's host: for the mesh, and for a gateway.
+var routeKeys = []objectKey{mainKey, edgeKey}
+
+// drivenKeys are those of them that a status says are driven.
+func drivenKeys(s *v1.RolloutStatus) []objectKey {
+	var keys []objectKey
+	for _, key := range routeKeys {
+		if slices.ContainsFunc(s.VirtualServices, func(vs v1.ManagedVirtualService) bool { return vs.Name == key.name }) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
 
 // routeView is one HTTP route as the oracle reads it, by its own means.
 type routeView struct {
@@ -31,9 +47,11 @@ type routeView struct {
 	raw  map[string]any
 }
 
-// managed tells whether this route is to be driven: it is not pinned to another version, and people did not rename it in mid-run.
+// managed tells whether this route is to be driven: it is not pinned to another version (pinned-…), the spec does not leave it
+// out (left-…), and people did not rename it in mid-run.
 func (r *routeView) managed() bool {
-	return !r.ours && r.host == "reviews" && r.name != "pinned-beta" && r.name != "renamed"
+	alone := strings.HasPrefix(r.name, "pinned-") || strings.HasPrefix(r.name, "left-") || r.name == "renamed"
+	return !r.ours && r.host == "reviews" && !alone
 }
 
 // viewOf reads the HTTP routes of a VirtualService.
@@ -98,12 +116,10 @@ func number(value any) float64 {
 func destination(entry map[string]any) (host, subset string) {
 	d, _ := entry["destination"].(map[string]any)
 	host, _ = d["host"].(string)
+	host = strings.TrimSuffix(host, "."+namespace+"."+v1.ClusterDomain)
 	subset, _ = d["subset"].(string)
 	return host, subset
 }
-
-// mainVirtualService is the live VirtualService of the Rollout's host, or nil.
-func (w *world) mainVirtualService() *unstructured.Unstructured { return w.store.live(mainKey) }
 
 // ruleSubsets are the labels of the live rule's subsets.
 func (w *world) ruleSubsets() map[string]map[string]string { return subsetsOf(w.store.live(ruleKey)) }
@@ -142,7 +158,7 @@ func references(vs *unstructured.Unstructured) map[string]int64 {
 	return out
 }
 
-// carries tells whether the main VirtualService is as a traffic says.
+// carries tells whether a VirtualService of the host is as a traffic says.
 func carries(vs *unstructured.Unstructured, t *v1.Traffic) bool {
 	if vs == nil || t == nil {
 		return false
@@ -206,7 +222,7 @@ func faultStands(vs *unstructured.Unstructured) bool {
 func (w *world) faultCarriers(position func(objectKey) int64) []*unstructured.Unstructured {
 	var out []*unstructured.Unstructured
 	for _, key := range w.store.names[kindVirtualService] {
-		if v := w.store.at(key, position(key)); v != nil && key != mainKey && faultStands(v.object) {
+		if v := w.store.at(key, position(key)); v != nil && !slices.Contains(routeKeys, key) && faultStands(v.object) {
 			out = append(out, v.object)
 		}
 	}
