@@ -39,7 +39,9 @@ func (o *Options) wants(rows ...string) bool {
 	return slices.ContainsFunc(rows, func(row string) bool { return slices.Contains(o.Rows, row) })
 }
 
-func (o *Options) tell(format string, args ...any) { fmt.Fprintf(o.Out, format+"\n", args...) }
+func (o *Options) tell(format string, args ...any) {
+	fmt.Fprintf(o.Out, time.Now().Format(time.TimeOnly)+" "+format+"\n", args...)
+}
 
 // rounds is how often a small number of Rollouts is measured, so that one number is not mere chance.
 func rounds(n int) int {

@@ -31,8 +31,9 @@ func (s *scene) newFleet(ctx context.Context, namespace string, n int) (*fleet, 
 	}
 	err := each(ctx, n, func(ctx context.Context, i int) error {
 		if err := f.create(ctx, i, &corev1.Service{Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"app": f.keys[i].Name},
-			Ports:    []corev1.ServicePort{{Name: "http", Port: 9080, TargetPort: intstr.FromString("http")}},
+			ClusterIP: corev1.ClusterIPNone, // the sandbox has 254 addresses
+			Selector:  map[string]string{"app": f.keys[i].Name},
+			Ports:     []corev1.ServicePort{{Name: "http", Port: 9080, TargetPort: intstr.FromString("http")}},
 		}}, f.keys[i].Name); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -60,18 +61,18 @@ func startWatcher(ctx context.Context, config *rest.Config) (*watcher, error) {
 	}
 	w := &watcher{config: config, client: client, ended: make(chan error, 2), states: map[types.NamespacedName]*state{}}
 	for _, path := range []string{rolloutsPath, virtualServicesPath} {
-		body, err := w.open(ctx, path)
+		body, err := w.open(ctx, path, "")
 		if err != nil {
 			return nil, err
 		}
-		go func() { w.ended <- w.follow(path, body) }()
+		go func() { w.ended <- w.watch(ctx, path, body) }()
 	}
 	return w, nil
 }
 
 // object is what is read of a Rollout or a VirtualService.
 type object struct {
-	Metadata struct{ Namespace, Name string }
+	Metadata struct{ Namespace, Name, ResourceVersion string }
 	Spec     struct {
 		HTTP []struct {
 			Route []struct {
@@ -86,10 +87,11 @@ type object struct {
 	}
 }
 
-// open begins a watch of a kind that has no objects yet, so that no list is needed. A kind that was just made asks to be patient.
-func (w *watcher) open(ctx context.Context, path string) (io.ReadCloser, error) {
+// open begins a watch of a kind after a resourceVersion. A kind that was just made asks to be patient.
+func (w *watcher) open(ctx context.Context, path, version string) (io.ReadCloser, error) {
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.config.Host+path+"?watch=1&timeoutSeconds=36000", nil)
+		url := w.config.Host + path + "?watch=1&timeoutSeconds=36000&resourceVersion=" + version
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return nil, fmt.Errorf("watching %s: %w", path, err)
 		}
@@ -110,23 +112,40 @@ func (w *watcher) open(ctx context.Context, path string) (io.ReadCloser, error) 
 	}
 }
 
-// follow a watch until it ends.
-func (w *watcher) follow(path string, body io.ReadCloser) error {
+// watch goes on until something fails. A busy API server ends watches that can be resumed.
+func (w *watcher) watch(ctx context.Context, path string, body io.ReadCloser) error {
+	for {
+		version, err := w.follow(path, body)
+		if err != nil || version == "" {
+			return err
+		}
+		if body, err = w.open(ctx, path, version); err != nil {
+			return err
+		}
+	}
+}
+
+// follow a watch until it ends, and return the last resourceVersion.
+func (w *watcher) follow(path string, body io.ReadCloser) (version string, err error) {
 	defer func() { _ = body.Close() }()
 	lines := bufio.NewReaderSize(body, 1<<20)
 	for {
 		line, err := lines.ReadBytes('\n')
 		now := time.Now()
+		if errors.Is(err, io.EOF) {
+			return version, nil
+		}
 		if err != nil {
-			return fmt.Errorf("watching %s: %w", path, err)
+			return "", fmt.Errorf("watching %s: %w", path, err)
 		}
 		var event struct {
 			Type   string
 			Object object
 		}
 		if err := json.Unmarshal(line, &event); err != nil {
-			return fmt.Errorf("watching %s: %w", path, err)
+			return "", fmt.Errorf("watching %s: %w", path, err)
 		}
+		version = event.Object.Metadata.ResourceVersion
 		if event.Type == "ADDED" || event.Type == "MODIFIED" {
 			w.note(path, &event.Object, now)
 		}
