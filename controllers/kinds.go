@@ -5,8 +5,10 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -14,25 +16,30 @@ import (
 	"sluice.dev/sluice/internal/pipeline"
 )
 
-// lookAgain is how often kinds that can't be read are tried again. In a cluster that has all of them nothing is polled.
+// lookAgain is how often kinds that can't be read are tried again. While all of them can be, nothing is polled.
 const lookAgain = 3 * time.Second
 
 // kindWatches starts each watch once its kind is known to the API server and may be listed. A watch of any other kind would
-// hold up the whole controller, and a cached read of one would block for ever.
+// hold up the whole controller, and a cached read of one would block for ever. A kind that can't be read any more later on has
+// a cache that grows old in silence: when a watch breaks for want of the kind or of the right, all kinds are tried again.
 type kindWatches struct {
 	live       client.Reader
 	clock      clock.WithTicker
 	namespaces []string
+	doubts     *Doubts
 	wakeAll    func()
-	pending    []pendingWatch
+	watches    []*kindWatch
 
 	mu     sync.Mutex
 	states map[schema.GroupKind]kindState
 }
 
-type pendingWatch struct {
-	kind  schema.GroupVersionKind
+type kindWatch struct {
+	kind schema.GroupVersionKind
+	// start begins the watch; nil: it has begun.
 	start func() error
+	// pending: it is not known whether the kind can be read, or known that it can't.
+	pending bool
 }
 
 type kindState struct {
@@ -40,10 +47,33 @@ type kindState struct {
 	problem *pipeline.Problem
 }
 
+// Doubts of whether kinds can be read. A manager's cache raises them, the controller of Rollouts looks into them.
+type Doubts struct{ raised chan struct{} }
+
+// NewDoubts has none yet.
+func NewDoubts() *Doubts { return &Doubts{raised: make(chan struct{}, 1)} }
+
+// HandleWatchError is for the cache's DefaultWatchErrorHandler.
+func (d *Doubts) HandleWatchError(ctx context.Context, r *toolscache.Reflector, err error) {
+	toolscache.DefaultWatchErrorHandler(ctx, r, err)
+	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		select {
+		case d.raised <- struct{}{}:
+		default: // one is as good as many
+		}
+	}
+}
+
 func newKindWatches(live client.Reader, options Options, wakeAll func()) *kindWatches {
-	w := &kindWatches{live: live, clock: options.Clock, namespaces: options.Namespaces, wakeAll: wakeAll, states: map[schema.GroupKind]kindState{}}
+	w := &kindWatches{
+		live: live, clock: options.Clock, namespaces: options.Namespaces, doubts: options.Doubts, wakeAll: wakeAll,
+		states: map[schema.GroupKind]kindState{},
+	}
 	if w.clock == nil {
 		w.clock = clock.RealClock{}
+	}
+	if w.doubts == nil {
+		w.doubts = NewDoubts()
 	}
 	if len(w.namespaces) == 0 {
 		w.namespaces = []string{""}
@@ -52,7 +82,7 @@ func newKindWatches(live client.Reader, options Options, wakeAll func()) *kindWa
 }
 
 func (w *kindWatches) add(kind watchedKind, start func() error) {
-	w.pending = append(w.pending, pendingWatch{kind.kind, start})
+	w.watches = append(w.watches, &kindWatch{kind: kind.kind, start: start, pending: true})
 }
 
 // Problem implements Kinds.
@@ -66,52 +96,73 @@ func (w *kindWatches) Problem(kind schema.GroupKind) (*pipeline.Problem, bool) {
 // NeedLeaderElection tells the manager that only the leader reconciles, so only it watches.
 func (w *kindWatches) NeedLeaderElection() bool { return true }
 
-// Start tries until every watch has begun.
+// Start tries until every watch has begun, and again when there are doubts.
 func (w *kindWatches) Start(ctx context.Context) error {
-	ticker := w.clock.NewTicker(lookAgain)
-	defer ticker.Stop()
 	for {
-		w.try(ctx)
-		if len(w.pending) == 0 {
-			return nil
+		var again <-chan time.Time
+		if w.try(ctx) {
+			again = w.clock.After(lookAgain)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C():
+		case <-again:
+		case <-w.doubts.raised:
+			for _, watch := range w.watches {
+				watch.pending = true
+			}
+			// Not at once: an API server that has just started may not know yet who has which rights.
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-w.clock.After(lookAgain):
+			}
 		}
 	}
 }
 
-// try starts the pending watches that can be, and wakes the Rollouts when something became readable.
-func (w *kindWatches) try(ctx context.Context) {
-	var pending []pendingWatch
-	for _, watch := range w.pending {
+// try looks at the pending kinds, starts the watches that can be, and wakes the Rollouts when something changed. It tells
+// whether any are left.
+func (w *kindWatches) try(ctx context.Context) (left bool) {
+	changed := false
+	for _, watch := range w.watches {
+		if !watch.pending {
+			continue
+		}
 		problem, err := unreadable(w.probe(ctx, watch.kind))
-		if err == nil && problem == nil {
-			err = watch.start()
+		if err == nil && problem == nil && watch.start != nil {
+			if err = watch.start(); err == nil {
+				watch.start = nil
+			}
 		}
 		if err != nil {
-			log.FromContext(ctx).Error(err, "starting a watch, again in a moment", "kind", watch.kind.Kind)
+			log.FromContext(ctx).Error(err, "looking at a kind, again in a moment", "kind", watch.kind.Kind)
+		} else {
+			changed = w.set(watch.kind.GroupKind(), problem) || changed
+			watch.pending = problem != nil
 		}
-		if err != nil || problem != nil {
-			pending = append(pending, watch)
-		}
-		if err == nil {
-			w.set(watch.kind.GroupKind(), problem)
-		}
+		left = left || watch.pending
 	}
-	began := len(pending) < len(w.pending)
-	w.pending = pending
-	if began {
+	if changed {
 		w.wakeAll()
 	}
+	return left
 }
 
-func (w *kindWatches) set(kind schema.GroupKind, problem *pipeline.Problem) {
+// set tells whether that is news.
+func (w *kindWatches) set(kind schema.GroupKind, problem *pipeline.Problem) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	before := w.states[kind]
 	w.states[kind] = kindState{known: true, problem: problem}
+	return !before.known || reasonOf(before.problem) != reasonOf(problem)
+}
+
+func reasonOf(problem *pipeline.Problem) string {
+	if problem == nil {
+		return ""
+	}
+	return problem.Reason
 }
 
 // probe lists one object of the kind in each namespace.

@@ -40,6 +40,8 @@ type Options struct {
 	Namespaces []string
 	// Clock for looking again for kinds that can't be read yet.
 	Clock clock.WithTicker
+	// Doubts that the manager's cache raises; nil: none.
+	Doubts *Doubts
 }
 
 // SetupWithManager makes the controller of Rollouts. Its other watches begin as soon as the API server knows their kinds

@@ -219,7 +219,8 @@ func (r *RolloutReconciler) readable(kind schema.GroupKind) error {
 	return nil
 }
 
-// unreadable turns the errors that a user must mend into a problem; others stay errors.
+// unreadable turns the errors that a user must mend into a problem; others stay errors. What is not found is a kind: where an
+// object may be missing, that was handled before.
 func unreadable(err error) (*pipeline.Problem, error) {
 	var known *unreadableError
 	switch {
@@ -227,7 +228,7 @@ func unreadable(err error) (*pipeline.Problem, error) {
 		return nil, nil
 	case asError(err, &known):
 		return &known.problem, nil
-	case meta.IsNoMatchError(err):
+	case meta.IsNoMatchError(err), apierrors.IsNotFound(err):
 		return &pipeline.Problem{Reason: v1.ReasonIstioNotInstalled, Message: istioMissing}, nil
 	case apierrors.IsForbidden(err):
 		return &pipeline.Problem{Reason: v1.ReasonForbidden, Message: forbiddenMessage(err)}, nil

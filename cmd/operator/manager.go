@@ -57,11 +57,13 @@ func newManager(f *flags, logger logr.Logger) (manager.Manager, error) {
 	if err := v1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("registering Sluice's kinds: %w", err)
 	}
-	mgr, err := ctrl.NewManager(config, managerOptions(f, scheme, logger))
+	options, doubts := managerOptions(f, scheme, logger), controllers.NewDoubts()
+	options.Cache.DefaultWatchErrorHandler = doubts.HandleWatchError
+	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
 		return nil, fmt.Errorf("making the manager: %w", err)
 	}
-	if err := addRollouts(mgr, f, logger); err != nil {
+	if err := addRollouts(mgr, f, doubts, logger); err != nil {
 		return nil, err
 	}
 	if err := addGitSyncs(mgr, f); err != nil {
@@ -109,7 +111,7 @@ func managerOptions(f *flags, scheme *runtime.Scheme, logger logr.Logger) ctrl.O
 }
 
 // addRollouts adds the controller of Rollouts and the analysis that wakes it.
-func addRollouts(mgr manager.Manager, f *flags, logger logr.Logger) error {
+func addRollouts(mgr manager.Manager, f *flags, doubts *controllers.Doubts, logger logr.Logger) error {
 	var reconciler *controllers.RolloutReconciler
 	analyst, err := newAnalyst(f, mgr.GetConfig(), logger, func(key types.NamespacedName) { reconciler.Wake(key) })
 	if err != nil {
@@ -121,7 +123,9 @@ func addRollouts(mgr manager.Manager, f *flags, logger logr.Logger) error {
 		Config:  pipeline.Config{PropagationDelay: f.propagationDelay, Settle: f.settle},
 		Metrics: controllers.NewMetrics(metrics.Registry),
 	})
-	options := controllers.Options{MaxConcurrentReconciles: f.concurrency, Namespaces: f.namespaces, Clock: clock.RealClock{}}
+	options := controllers.Options{
+		MaxConcurrentReconciles: f.concurrency, Namespaces: f.namespaces, Clock: clock.RealClock{}, Doubts: doubts,
+	}
 	if err := reconciler.SetupWithManager(mgr, options); err != nil {
 		return fmt.Errorf("adding the controller of Rollouts: %w", err)
 	}
