@@ -54,7 +54,7 @@ func NewApplier(config *rest.Config, live client.Reader, scheme *runtime.Scheme,
 	// As with kubectl apply, a misspelt field is an error and not dropped in silence.
 	strict := client.WithFieldValidation(plain, metav1.FieldValidationStrict)
 	manager := ssa.NewResourceManager(strict, nil, ssa.Owner{Field: FieldManager, Group: v1.GroupVersion.Group})
-	return &Applier{client: strict, manager: manager, routing: &Routing{Client: strict, Rollouts: live}}, nil
+	return &Applier{client: strict, manager: manager, routing: &Routing{Client: strict, Operator: live}}, nil
 }
 
 // Outcome is what an apply did.

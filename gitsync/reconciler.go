@@ -28,6 +28,7 @@ import (
 // +kubebuilder:rbac:groups=sluice.dev,resources=gitsyncs,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=sluice.dev,resources=gitsyncs/status,verbs=get;patch;update
 // +kubebuilder:rbac:groups=sluice.dev,resources=rollouts,verbs=get;list;watch
+// +kubebuilder:rbac:groups=networking.istio.io,resources=virtualservices,verbs=list
 // +kubebuilder:rbac:groups="",resources=secrets;services,verbs=get
 // +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=impersonate
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch;update

@@ -7,6 +7,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/util/csaupgrade"
@@ -24,8 +25,8 @@ const routingTries = 8
 type Routing struct {
 	// Client reads and writes the objects, as the service account.
 	Client client.Client
-	// Rollouts reads them from the API server, with the operator's own rights.
-	Rollouts client.Reader
+	// Operator reads Rollouts and routes from the API server, with the operator's own rights.
+	Operator client.Reader
 }
 
 // HeldError is why an object is left as it is for now: as the manifest says it would take away what a Rollout drives.
@@ -94,7 +95,7 @@ func (r *Routing) plan(ctx context.Context, manifest *unstructured.Unstructured)
 		return nil, err
 	}
 	rollouts := &v1.RolloutList{}
-	if err := r.Rollouts.List(ctx, rollouts, client.InNamespace(manifest.GetNamespace())); err != nil {
+	if err := r.Operator.List(ctx, rollouts, client.InNamespace(manifest.GetNamespace())); err != nil {
 		return nil, fmt.Errorf("list Rollouts of %s: %w", manifest.GetNamespace(), err)
 	}
 	for i := range rollouts.Items {
@@ -108,8 +109,29 @@ func (r *Routing) plan(ctx context.Context, manifest *unstructured.Unstructured)
 	if problem != nil {
 		return nil, &HeldError{Why: problem.Message}
 	}
+	if err := r.keepNamed(ctx, p.found, wanted); err != nil {
+		return nil, err
+	}
 	p.wanted, p.through = wanted, !sameContent(p.merged, wanted)
 	return p, nil
+}
+
+// keepNamed leaves a rule the subsets that routes still name: Git's routes come after its rules.
+func (r *Routing) keepNamed(ctx context.Context, found, wanted *unstructured.Unstructured) error {
+	if found == nil || wanted.GetKind() != "DestinationRule" || sameContent(found, wanted) {
+		return nil
+	}
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(schema.GroupVersionKind{Group: "networking.istio.io", Version: "v1", Kind: "VirtualServiceList"})
+	if err := r.Operator.List(ctx, list, client.InNamespace(found.GetNamespace())); err != nil {
+		return fmt.Errorf("list VirtualServices of %s: %w", found.GetNamespace(), err)
+	}
+	services := make([]*unstructured.Unstructured, len(list.Items))
+	for i := range list.Items {
+		services[i] = &list.Items[i]
+	}
+	mesh.KeepNamed(found, wanted, services)
+	return nil
 }
 
 // merge asks the API server what applying a manifest to exactly the found object would come to.

@@ -244,6 +244,25 @@ func (d driver) rebaseRule(out *unstructured.Unstructured) (*unstructured.Unstru
 	return out, nil
 }
 
+// KeepNamed gives a rule, which it may change, the found rule's subsets that it lacks and that routes still name: a subset leaves
+// after its last route, whoever takes it out.
+func KeepNamed(found, rule *unstructured.Unstructured, virtualServices []*unstructured.Unstructured) {
+	host := text(child(found.Object, "spec"), "host")
+	if host != text(specOf(rule), "host") {
+		return
+	}
+	names := References(virtualServices, found.GetNamespace(), host)
+	for _, entry := range objects(child(found.Object, "spec")["subsets"]) {
+		if names[text(entry, "name")] {
+			spec := specOf(rule)
+			list, _ := spec["subsets"].([]any)
+			if !slices.ContainsFunc(list, func(o any) bool { return text(asObject(o), "name") == text(entry, "name") }) {
+				spec["subsets"] = append(list, any(clone(entry)))
+			}
+		}
+	}
+}
+
 // carrySubsets adds the found subsets that status lists and out lacks. exactly: those that out has are as found as well.
 func (d driver) carrySubsets(out *unstructured.Unstructured, exactly bool) {
 	spec := specOf(out)

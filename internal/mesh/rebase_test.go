@@ -298,6 +298,26 @@ func TestRebaseRule(t *testing.T) {
 	}
 }
 
+func TestKeepNamed(t *testing.T) {
+	t.Parallel()
+	rule := func(spec string) *unstructured.Unstructured {
+		return parseAll(t, "DestinationRule", "metadata: {name: reviews, namespace: bookinfo}\nspec: "+spec)[0]
+	}
+	const found = "{host: reviews, subsets: [{name: v1}, {name: v2, labels: {version: v2}}, {name: v3}]}"
+	routes := []*unstructured.Unstructured{virtualService(t, "{name: primary, route: [{destination: {host: reviews, subset: v3}}], mirror: {host: reviews, subset: v1}}")}
+	for wants, want := range map[string]string{
+		"{host: reviews, subsets: [{name: v1, labels: {a: b}}]}": "{host: reviews, subsets: [{name: v1, labels: {a: b}}, {name: v3}]}",
+		"{host: reviews}":                        "{host: reviews, subsets: [{name: v1}, {name: v3}]}",
+		"{host: ratings, subsets: [{name: v9}]}": "{host: ratings, subsets: [{name: v9}]}",
+	} {
+		got := rule(wants)
+		KeepNamed(rule(found), got, routes)
+		if diff := cmp.Diff(rule(want).Object, got.Object); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", wants, diff)
+		}
+	}
+}
+
 // FuzzRebase: whatever a cluster and a repository hold, nothing panics, neither is changed, and a second push changes nothing.
 func FuzzRebase(f *testing.F) {
 	f.Add(`{"http":[{"name":"primary","route":[{"destination":{"host":"reviews"}}]}]}`, `{"http":[{"name":"primary"}]}`)

@@ -141,7 +141,7 @@ func TestBadRevisions(t *testing.T) {
 		"kind":       {"deploy/bad.yaml", "apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: x}\n", v1.ReasonApplyFailed, "deploy/bad.yaml (document 1): Nothing NAMESPACE/x: the cluster serves no such kind"},
 		"twice":      {"deploy/bad.yaml", configMap("good", "2"), v1.ReasonInvalidContent, "stands in deploy/bad.yaml (document 1) as well"},
 		"command":    {"deploy/bad.yaml", strings.Replace(rollout, "name: reviews", "name: reviews, annotations: {sluice.dev/command: promote v1 1}", 1), v1.ReasonInvalidContent, "sluice.dev/command is refused"},
-		"driven":     {"deploy/bad.yaml", rollout + "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: dr}\nspec: {host: reviews}\n", v1.ReasonInvalidContent, "deploy/bad.yaml (document 2): DestinationRule NAMESPACE/dr is for the host reviews"},
+		"empty":      {"other.yaml", "", v1.ReasonInvalidContent, "an empty revision is neither applied nor pruned"},
 		"gone":       {"other.yaml", "", v1.ReasonInvalidContent, `path "deploy" is not there`},
 		"kustomized": {"deploy/kustomization.yaml", "resources: []", v1.ReasonInvalidContent, "kustomizations do not work yet"},
 	} {
@@ -153,9 +153,12 @@ func TestBadRevisions(t *testing.T) {
 			w.applied(first)
 			w.must(w.work.Write(t.Context(), "deploy/good.yaml", configMap("good", "2")))
 			w.must(w.work.Write(t.Context(), "deploy/new.yaml", configMap("new", "2")))
-			if name == "gone" {
+			if name == "gone" || name == "empty" {
 				_, err := w.work.Git(t.Context(), "rm", "-r", "--quiet", "--force", "deploy")
 				w.must(err)
+			}
+			if name == "empty" {
+				w.must(w.work.Write(t.Context(), "deploy/README.md", "nothing"))
 			}
 			bad := w.push(tc.file, tc.content)
 			sync := w.ready(tc.reason, strings.ReplaceAll(tc.want, "NAMESPACE", w.namespace))
@@ -174,15 +177,6 @@ func TestBadRevisions(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestLiveRolloutDrives(t *testing.T) {
-	w := newWorld(t)
-	w.allow("default", "*")
-	w.must(server.Kube.Apply(t.Context(), w.namespace, []byte(rollout)))
-	w.push("deploy/vs.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: vs}\nspec: {hosts: [public.example.com], gateways: [gw], http: [{route: [{destination: {host: reviews}}]}]}\n")
-	w.sync(nil)
-	w.ready(v1.ReasonInvalidContent, "whose routing the Rollout "+w.namespace+"/reviews drives")
 }
 
 func TestImpersonation(t *testing.T) {

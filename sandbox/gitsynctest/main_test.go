@@ -48,6 +48,9 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer server.Stop()
+	if err := server.InstallIstioCRDs(ctx); err != nil {
+		return 0, err
+	}
 	ports, err := process.FreePorts(1)
 	if err != nil {
 		return 0, err
@@ -106,10 +109,12 @@ func operatorIdentity(ctx context.Context) (kubeconfig string, err error) {
 		return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: verbs}
 	}
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "operator"}, Rules: []rbacv1.PolicyRule{
-		rule("sluice.dev", "gitsyncs", "get", "list", "watch"),
+		rule("sluice.dev", "gitsyncs", "get", "list", "watch", "patch"),
 		rule("sluice.dev", "gitsyncs/status", "get", "patch", "update"),
 		rule("sluice.dev", "rollouts", "get", "list", "watch"),
+		rule("networking.istio.io", "virtualservices", "list"),
 		rule("", "secrets", "get"),
+		rule("", "services", "get"),
 		rule("", "serviceaccounts", "impersonate"),
 		rule("events.k8s.io", "events", "create", "patch", "update"),
 	}}
