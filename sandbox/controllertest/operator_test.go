@@ -40,10 +40,12 @@ func startOperator(restConfig *rest.Config) (*operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	skip := true
+	skip, doubts := true, controllers.NewDoubts()
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
-		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: controllers.CacheByObject()},
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(), ByObject: controllers.CacheByObject(), DefaultWatchErrorHandler: doubts.HandleWatchError,
+		},
 		Client:     client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 		Controller: config.Controller{SkipNameValidation: &skip},
 	})
@@ -56,7 +58,8 @@ func startOperator(restConfig *rest.Config) (*operator, error) {
 		Events: mgr.GetEventRecorder("sluice"), Config: pipeline.Config{PropagationDelay: propagationDelay},
 	})
 	o.evidence.wake = o.reconciler.Wake
-	if err := o.reconciler.SetupWithManager(mgr, controllers.Options{MaxConcurrentReconciles: 4, Clock: clock.RealClock{}}); err != nil {
+	options := controllers.Options{MaxConcurrentReconciles: 4, Clock: clock.RealClock{}, Doubts: doubts}
+	if err := o.reconciler.SetupWithManager(mgr, options); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -127,7 +127,19 @@ func TestIstioAbsentAndThenPresent(t *testing.T) {
 	w.push("v3")
 	w.await("v3 serves", func(r *v1.Rollout) bool { return r.Status.Stable == "v3" })
 	w.awaitRoutes("reviews", "v3")
+	// And absent again: with the kind went its objects.
+	if err := bare.Kube.Delete(t.Context(), "", []byte(virtualServiceCRD)); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitPhase(v1.PhaseStalled, v1.ReasonIstioNotInstalled)
+	if err := bare.InstallIstioCRDs(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
+	w.awaitRoutes("reviews", "v3")
 }
+
+const virtualServiceCRD = "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: virtualservices.networking.istio.io}}"
 
 func TestRightsThatAreMissing(t *testing.T) {
 	t.Parallel()
@@ -164,6 +176,25 @@ func TestRightsThatAreMissing(t *testing.T) {
 	grant(t, limited, []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}})
 	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
 	w.awaitRoutes("reviews", "v1")
+	// A watch that stands is not cut off with the right to it: that shows when it has to begin anew.
+	grant(t, limited, []rbacv1.PolicyRule{
+		{APIGroups: []string{"sluice.dev"}, Resources: []string{"*"}, Verbs: []string{"*"}},
+		{APIGroups: []string{"", "apps", "events.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"*"}},
+		{APIGroups: []string{"networking.istio.io"}, Resources: []string{"destinationrules", "workloadentries"}, Verbs: []string{"*"}},
+	})
+	if err := limited.APIServer.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r = w.awaitPhase(v1.PhaseStalled, v1.ReasonForbidden)
+	for _, want := range []string{"list", "virtualservices"} {
+		if !strings.Contains(r.Status.Message, want) {
+			t.Errorf("message %q lacks %q", r.Status.Message, want)
+		}
+	}
+	grant(t, limited, []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}})
+	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
+	w.push("v3")
+	w.await("v3 serves", func(r *v1.Rollout) bool { return r.Status.Stable == "v3" })
 }
 
 // grant gives user limited these rights and no others.
