@@ -21,6 +21,8 @@ func (silent) Set(types.NamespacedName, *pipeline.Watch)                    {}
 func (silent) Samples(types.NamespacedName) map[string]pipeline.GateSamples { return nil }
 func (silent) Probe(types.NamespacedName) *pipeline.ProbeResult             { return nil }
 
+func (silent) Breaker(types.NamespacedName) *pipeline.BreakerState { return nil }
+
 // parse reads an object of the mesh.
 func parse(t *testing.T, text string) *unstructured.Unstructured {
 	t.Helper()

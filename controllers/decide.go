@@ -34,6 +34,7 @@ func (c *convergence) decide(ctx context.Context) error {
 		c.decision = pipeline.Next(in)
 	}
 	c.saveMirrors()
+	c.savePolicies()
 	c.Metrics.decisionSeconds.Observe(c.Clock.Since(began).Seconds())
 	return nil
 }
@@ -53,10 +54,13 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 		Mesh: pipeline.Mesh{
 			VirtualServices: surveyed.VirtualServices, DestinationRule: surveyed.DestinationRule,
 			Subsets: surveyed.Subsets, SkippedRoutes: surveyed.SkippedRoutes, SplitRoutes: surveyed.SplitRoutes,
-			SurveyProblem: fromMesh(surveyed.Problem), WriteProblem: c.plan.problem, Faults: faults,
 			PinnedSubsets: surveyed.PinnedSubsets,
+			SurveyProblem: fromMesh(surveyed.Problem), WriteProblem: c.plan.problem, Faults: faults,
 		},
-		Samples: c.Analyst.Samples(c.key), Probe: c.Analyst.Probe(c.key),
+		Samples: c.Analyst.Samples(c.key), Probe: c.Analyst.Probe(c.key), Breaker: c.Analyst.Breaker(c.key),
+	}
+	if rule := surveyed.DestinationRule; rule != nil {
+		in.Mesh.Breakers = mesh.CircuitBreakers(find(c.sight.destinationRules, rule.Name))
 	}
 	if c.sight.meshProblem != nil {
 		in.Mesh.SurveyProblem = c.sight.meshProblem
@@ -112,6 +116,23 @@ func (c *convergence) saveMirrors() {
 			c.decision.Changed = true
 		}
 	}
+}
+
+// savePolicies adds to the decision what the rule's policies are, where the Rollout gives blocks of its own: that is committed
+// before they are written.
+func (c *convergence) savePolicies() {
+	ref := c.decision.Status.DestinationRule
+	if ref == nil || c.plan.suspended || c.sight.meshProblem != nil {
+		return
+	}
+	decided := &v1.Rollout{ObjectMeta: c.rollout.ObjectMeta, Spec: c.rollout.Spec, Status: c.decision.Status}
+	saved := mesh.SavePolicies(decided, find(c.sight.destinationRules, ref.Name))
+	if hashOf(saved) == hashOf(ref.Policies) {
+		return
+	}
+	kept := *ref
+	kept.Policies = saved
+	c.decision.Status.DestinationRule, c.decision.Changed = &kept, true
 }
 
 // commit writes the decision to status, carrying the resourceVersion that it was made on, and then tells of it.

@@ -148,10 +148,23 @@ func (c *convergence) commitReturn(ctx context.Context) error {
 	return nil
 }
 
-// returning are the changes that put back what is there; nothing is made anew.
+// returning are the changes that put back what is there: first the routes, then what was found of the rule's policies. Nothing is
+// made anew.
 func (c *convergence) returning() []change {
 	changes := c.makePlan(c.Clock.Now()).changes
-	return slices.DeleteFunc(changes, func(ch change) bool { return ch.found == nil || ch.kind != kindVirtualService })
+	changes = slices.DeleteFunc(changes, func(ch change) bool { return ch.found == nil || ch.kind != kindVirtualService })
+	ref := c.rollout.Status.DestinationRule
+	if ref == nil {
+		return changes
+	}
+	found := find(c.sight.destinationRules, ref.Name)
+	if found == nil {
+		return changes
+	}
+	if want := mesh.RestorePolicies(c.rollout, found); !sameObject(found, want) {
+		changes = append(changes, change{kind: kindDestinationRule, name: ref.Name, found: found, want: want})
+	}
+	return changes
 }
 
 // refusedReturn tries again for a while, and then lets the Rollout go all the same: a deletion never hangs.

@@ -100,10 +100,13 @@ func (p *planner) planRule() []change {
 	if sameObject(p.rule, want) {
 		return nil
 	}
+	serving := []string{status.Traffic.Stable.Subset}
 	carries := !p.ruleHolds(status.Traffic.Stable)
 	if canary := status.Traffic.Canary; canary != nil {
+		serving = append(serving, canary.Subset)
 		carries = carries || !p.ruleHolds(*canary)
 	}
+	carries = carries || !mesh.SamePolicies(p.rule, want, serving...)
 	p.carrying = p.carrying || carries
 	return []change{{kind: kindDestinationRule, name: status.DestinationRule.Name, found: p.rule, want: want, carries: carries}}
 }

@@ -35,10 +35,10 @@ const (
 	refusedRetry = 10 * time.Second
 )
 
-// PriorityUrgent is the queue priority of what takes traffic back: a failing gate or probe, a revert, a deletion.
+// PriorityUrgent is the queue priority of what takes traffic back: a trip, a failing gate or probe, a revert, a deletion.
 const PriorityUrgent = 100
 
-// Analyst measures gates and probes outside the reconcile. Its methods return at once.
+// Analyst measures gates and probes, and watches breakers, outside the reconcile. Its methods return at once.
 type Analyst interface {
 	// Set says what to measure for a Rollout from now on; nil: nothing.
 	Set(key types.NamespacedName, watch *pipeline.Watch)
@@ -46,6 +46,8 @@ type Analyst interface {
 	Samples(key types.NamespacedName) map[string]pipeline.GateSamples
 	// Probe of the watched step; nil when none has begun.
 	Probe(key types.NamespacedName) *pipeline.ProbeResult
+	// Breaker of the run in flight; nil when none is watched.
+	Breaker(key types.NamespacedName) *pipeline.BreakerState
 }
 
 // Kinds tells which kinds can be read.
@@ -169,6 +171,9 @@ func (r *RolloutReconciler) readLive(ctx context.Context, key types.NamespacedNa
 // urgent tells whether the analysis saw something fail.
 func (r *RolloutReconciler) urgent(key types.NamespacedName) bool {
 	if p := r.Analyst.Probe(key); p != nil && p.Failed {
+		return true
+	}
+	if b := r.Analyst.Breaker(key); b != nil && len(b.Trips) > 0 {
 		return true
 	}
 	for _, gate := range r.Analyst.Samples(key) {

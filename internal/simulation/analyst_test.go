@@ -23,6 +23,7 @@ type analyst struct {
 	process   *process
 	watches   map[types.NamespacedName]*watched
 	delivered map[evidence]pipeline.Verdict
+	guards    map[types.NamespacedName]*guard
 }
 
 // watched is one Rollout's watch with what is known so far.
@@ -34,12 +35,18 @@ type watched struct {
 }
 
 func newAnalyst(w *world, p *process) *analyst {
-	return &analyst{world: w, process: p, watches: map[types.NamespacedName]*watched{}, delivered: map[evidence]pipeline.Verdict{}}
+	return &analyst{world: w, process: p, watches: map[types.NamespacedName]*watched{}, delivered: map[evidence]pipeline.Verdict{}, guards: map[types.NamespacedName]*guard{}}
 }
 
 // Set implements controllers.Analyst.
 func (a *analyst) Set(key types.NamespacedName, watch *pipeline.Watch) {
+	a.setBreaker(key, watch)
 	known := a.watches[key]
+	if watch != nil && watch.ID != "" {
+		watch = &pipeline.Watch{ID: watch.ID, Gates: watch.Gates, Probe: watch.Probe}
+	} else {
+		watch = nil
+	}
 	if watch == nil {
 		delete(a.watches, key)
 		return

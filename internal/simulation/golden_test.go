@@ -23,6 +23,8 @@ type script struct {
 	last time.Duration
 	// ends is the phase and reason in which it must end, on the version that must serve then.
 	ends, stable string
+	// breaker of the Rollout.
+	breaker *v1.Breaker
 }
 
 // act happens at a time since the start; from a minute on, the Rollout is Healthy on v1.
@@ -117,7 +119,9 @@ func TestTranscripts(t *testing.T) {
 }
 
 func (s *script) play(w *world) {
-	w.build(setting{mesh: "simple", foundSubsets: []string{"v1"}, spec: parseSpec(baseSpec)})
+	spec := parseSpec(baseSpec)
+	spec.Breaker = s.breaker
+	w.build(setting{mesh: "simple", foundSubsets: []string{"v1"}, spec: spec})
 	for _, a := range s.story {
 		w.at(epoch.Add(a.at), func() { a.do(w) })
 	}

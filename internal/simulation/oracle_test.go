@@ -102,7 +102,7 @@ func (o *oracle) event(reason string) { o.world.sometimes["event "+reason]++ }
 func (o *oracle) passBegins(key types.NamespacedName) {
 	o.pass = passNotes{began: o.world.store.rv, conflicting: o.world.sometimes["conflict"]}
 	if key == rolloutRef {
-		o.pass.mustGoBack = o.failingGate()
+		o.pass.mustGoBack = o.failing()
 	}
 }
 
@@ -124,8 +124,8 @@ func (o *oracle) passEnds(key types.NamespacedName, err error) {
 		w.violated(16, "a reconcile found nothing to do and left a fault that status does not have")
 	}
 	if gate := o.pass.mustGoBack; gate != "" && clean && r.Status.Step != nil && r.Status.Reason != v1.ReasonStableUnavailable {
-		if again := o.failingGate(); again == gate {
-			w.violated(9, "gate %s failed and the run goes on: %s/%s", gate, r.Status.Phase, r.Status.Reason)
+		if again := o.failing(); again == gate {
+			w.violated(9, "%s and the run goes on: %s/%s", gate, r.Status.Phase, r.Status.Reason)
 		}
 	}
 }
@@ -228,6 +228,7 @@ func (o *oracle) onStatus(before, after *v1.Rollout) {
 	o.checkExposure(a, b)
 	o.noteRejection(a, b)
 	o.checkStable(before, after)
+	o.checkTrip(before, after)
 	if a.Traffic != nil && a.Traffic.Canary != nil && b.Traffic.Canary == nil && !promoted(a, b) {
 		o.pass.backTo = b.Traffic
 		delete(o.proofs, a.Traffic.Canary.Version)

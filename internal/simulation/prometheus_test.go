@@ -58,6 +58,8 @@ type prometheus struct {
 	errors   map[string]*timeline[float64]
 	// probes tells whether the probe's requests succeed.
 	probes timeline[bool]
+	// storms tells when a version's pool overflows.
+	storms map[string]*timeline[bool]
 }
 
 func newPrometheus(w *world) *prometheus {

@@ -200,6 +200,7 @@ func (w *world) drawSetting() setting {
 		text += "soak: {hold: 15s}\n"
 	}
 	s.spec = parseSpec(text + s.selection(pick))
+	s.spec.Breaker = w.drawBreaker()
 	return s
 }
 

@@ -140,6 +140,7 @@ func (w *world) mend() {
 	w.restoreRoutes()
 	w.prometheus.down.set(w.clock.now, false)
 	w.prometheus.probes.set(w.clock.now, true)
+	w.endStorms()
 	w.prometheus.requests.set(w.clock.now, 50)
 	for _, v := range versions {
 		w.deploy(v)

@@ -97,12 +97,13 @@ type evidence struct {
 	watches  map[types.NamespacedName]*pipeline.Watch
 	sets     map[types.NamespacedName]int
 	verdicts map[types.NamespacedName]pipeline.Verdict
+	trips    map[types.NamespacedName][]pipeline.Trip
 }
 
 func newEvidence() *evidence {
 	return &evidence{
 		watches: map[types.NamespacedName]*pipeline.Watch{}, sets: map[types.NamespacedName]int{},
-		verdicts: map[types.NamespacedName]pipeline.Verdict{},
+		verdicts: map[types.NamespacedName]pipeline.Verdict{}, trips: map[types.NamespacedName][]pipeline.Trip{},
 	}
 }
 
@@ -112,6 +113,24 @@ func (e *evidence) set(key types.NamespacedName, verdict pipeline.Verdict) {
 	e.verdicts[key] = verdict
 	e.mu.Unlock()
 	e.wake(key)
+}
+
+// trip lets a Rollout's breaker trip, if it is watched.
+func (e *evidence) trip(key types.NamespacedName, trips ...pipeline.Trip) {
+	e.mu.Lock()
+	e.trips[key] = trips
+	e.mu.Unlock()
+	e.wake(key)
+}
+
+// Breaker of the watch that was set last.
+func (e *evidence) Breaker(key types.NamespacedName) *pipeline.BreakerState {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if watch := e.watches[key]; watch != nil && watch.Breaker != nil {
+		return &pipeline.BreakerState{For: watch.Breaker.ID, Trips: e.trips[key]}
+	}
+	return nil
 }
 
 func (e *evidence) Set(key types.NamespacedName, watch *pipeline.Watch) {
