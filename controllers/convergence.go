@@ -144,6 +144,9 @@ func (c *convergence) result() reconcile.Result {
 		}
 	}
 	soonest(c.plan.wait)
+	if c.notes.unsure {
+		soonest(5 * conflictRetry)
+	}
 	if c.decision.Status.Reason == v1.ReasonFaultBusy {
 		soonest(refusedRetry) // a claim that is dropped before it was committed wakes nobody
 	}

@@ -158,14 +158,15 @@ func (c *convergence) commit(ctx context.Context) error {
 }
 
 // lookLive reads the mesh's objects from the API server: the way back does not trust a cache that may be behind. Where the
-// server does not answer, what is cached has to do.
+// server does not answer, what is cached has to do, until it is read live.
 func (c *convergence) lookLive(ctx context.Context) {
 	fresh := *c.sight
 	if err := c.lookAtMesh(ctx, c.rollout, c.Live, &fresh); err != nil {
 		log.FromContext(ctx).Info("the mesh could not be read live for the way back", "error", err.Error())
+		c.notes.unsure = true
 		return
 	}
-	c.sight = &fresh
+	c.sight, c.notes.unsure = &fresh, false
 }
 
 func allStable(t *v1.Traffic) bool { return t != nil && t.Canary == nil }

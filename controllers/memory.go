@@ -34,7 +34,8 @@ type notes struct {
 	// touched is true when the mesh was not as that traffic says, or a write of it was tried.
 	touched bool
 	written *pipeline.Written
-	// unsure: the outcome of a write is not known, it may have landed without the cache showing it.
+	// unsure: the mesh has to be read live before it is believed: the outcome of a write is not known, or the way back was
+	// planned on a cache.
 	unsure bool
 	// refusal is why the API server refused the last write.
 	refusal *pipeline.Problem

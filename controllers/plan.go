@@ -67,9 +67,13 @@ func (c *convergence) makePlan(now time.Time) plan {
 	if p := c.sight.meshProblem; p != nil {
 		return plan{problem: p, carrying: true}
 	}
-	p := &planner{rollout: c.rollout, sight: c.sight, notes: c.notes, delay: c.Config.PropagationDelay, now: now}
+	p := &planner{plan: plan{carrying: c.notes.unsure}, rollout: c.rollout, sight: c.sight, notes: c.notes, delay: c.Config.PropagationDelay, now: now}
 	if ref := c.rollout.Status.DestinationRule; ref != nil {
 		p.rule = find(c.sight.destinationRules, ref.Name)
+	}
+	if p.relabelsInUse() {
+		p.rollout, p.carrying = withdrawn(c.rollout), true
+		traffic = p.rollout.Status.Traffic
 	}
 	rule := p.planRule()
 	routes := p.planRoutes()
@@ -130,6 +134,25 @@ func (p *planner) keepingLabels() *v1.Rollout {
 		}
 	}
 	return &kept
+}
+
+// relabelsInUse: the canary's subset is there with other labels, and routes name it: somebody sent traffic to it by hand.
+func (p *planner) relabelsInUse() bool {
+	canary := p.rollout.Status.Traffic.Canary
+	if canary == nil || canary.Subset == p.rollout.Status.Traffic.Stable.Subset {
+		return false
+	}
+	return slices.ContainsFunc(subsetsIn(p.rule), func(s v1.Subset) bool {
+		return s.Name == canary.Subset && !maps.Equal(s.Labels, canary.Labels) && p.references()[s.Name]
+	})
+}
+
+// withdrawn is the Rollout with all traffic on stable: the routes leave the canary's subset before it is relabelled.
+func withdrawn(rollout *v1.Rollout) *v1.Rollout {
+	without := *rollout
+	back := rollout.Status.Traffic.AllStable()
+	without.Status.Traffic = &back
+	return &without
 }
 
 // references are the host's subsets that any route of the namespace names.

@@ -101,7 +101,7 @@ func (r *RolloutReconciler) lookAtMesh(ctx context.Context, rollout *v1.Rollout,
 }
 
 // meshObjects lists a kind, sorted by name. One of the Rollout's own that we wrote and the cache does not have is asked
-// for live: only then is it known to be gone.
+// for live: it is gone, or the cache is behind.
 func (r *RolloutReconciler) meshObjects(
 	ctx context.Context, reader client.Reader, kind schema.GroupVersionKind, rollout *v1.Rollout,
 ) ([]*unstructured.Unstructured, error) {
@@ -129,7 +129,7 @@ func (r *RolloutReconciler) meshObjects(
 			return nil, err
 		}
 		if obj != nil {
-			objects = append(objects, obj)
+			return nil, errStale
 		}
 	}
 	slices.SortFunc(objects, func(a, b *unstructured.Unstructured) int { return strings.Compare(a.GetName(), b.GetName()) })

@@ -47,7 +47,7 @@ func (o *oracle) onRoutes(c change) {
 		}
 	}
 	t := r.Status.Traffic
-	if !carries(c.after, t) && (c.before == nil || managedRoutes(c.before) > 0) {
+	if !carries(c.after, t) && !o.leavesForRelabel(c, t) && (c.before == nil || managedRoutes(c.before) > 0) {
 		w.violated(12, "written %s, status says %s", describeVirtualService(c.after), describeTraffic(t))
 	}
 	if seen := w.rolloutAt(rolloutKey, o.visibleOf(rolloutKey)); seen != nil && detached(seen) && r.DeletionTimestamp == nil {
@@ -58,6 +58,23 @@ func (o *oracle) onRoutes(c change) {
 		o.checkForeign(c)
 		o.checkRise(c, t)
 	}
+}
+
+// leavesForRelabel: somebody sent traffic by hand to the canary's subset before its labels were right; the routes leave it
+// until they are.
+func (o *oracle) leavesForRelabel(c change, t *v1.Traffic) bool {
+	rule := o.world.store.at(ruleKey, o.visibleOf(ruleKey))
+	if t == nil || t.Canary == nil || c.before == nil || rule == nil || rule.object == nil {
+		return false
+	}
+	labels, held := subsetsOf(rule.object)[t.Canary.Subset]
+	_, named := references(c.before)[t.Canary.Subset]
+	back := t.AllStable()
+	if !held || !named || maps.Equal(labels, t.Canary.Labels) || !carries(c.after, &back) {
+		return false
+	}
+	o.world.sometimes["routes leave a subset that is to be relabelled"]++
+	return true
 }
 
 // afterTheRollout: nothing is written any more, unless another Rollout took over the host.

@@ -362,7 +362,7 @@ func (o *oracle) noteRejection(a, b *v1.RolloutStatus) {
 		return
 	}
 	_, _, image := o.seen(b.Rejected.Version)
-	if a.Step != nil {
+	if a.Step != nil && o.runImage != "" { // empty: the run began before its workload was in the cache
 		image = o.runImage // what was tried, even when its workload is gone by now
 	}
 	o.rejections = append(o.rejections, rejection{b.Rejected.Version, image, o.world.store.rv})
