@@ -68,8 +68,8 @@ func ParseSource(spec *v1.GitSyncSpec) (Source, error) {
 // refuseLater repeats what the CRD refuses, for objects that were stored under another CRD.
 func refuseLater(spec *v1.GitSyncSpec) error {
 	for field, set := range map[string]bool{
-		"verify": spec.Verify != nil, "webhook": spec.Webhook != nil,
-		"commitStatus": spec.CommitStatus != nil, "ref.semver": spec.Ref != nil && spec.Ref.Semver != "",
+		"verify": spec.Verify != nil, "commitStatus": spec.CommitStatus != nil,
+		"ref.semver": spec.Ref != nil && spec.Ref.Semver != "",
 	} {
 		if set {
 			return fmt.Errorf("spec.%s does not work yet: leave it out", field)

@@ -78,7 +78,6 @@ func TestParseSource(t *testing.T) {
 		"prune":         {change: func(s *v1.GitSyncSpec) { s.Prune = ptr.To(true) }, ref: v1.GitRef{Branch: "main"}},
 		"no prune":      {change: func(s *v1.GitSyncSpec) { s.Prune = ptr.To(false) }, ref: v1.GitRef{Branch: "main"}},
 		"verify":        {change: func(s *v1.GitSyncSpec) { s.Verify = &v1.Verify{} }, err: "spec.verify does not work yet"},
-		"webhook":       {change: func(s *v1.GitSyncSpec) { s.Webhook = &v1.Webhook{} }, err: "spec.webhook does not work yet"},
 		"commitStatus":  {change: func(s *v1.GitSyncSpec) { s.CommitStatus = &v1.CommitStatus{} }, err: "spec.commitStatus does not work yet"},
 	} {
 		t.Run(name, func(t *testing.T) {

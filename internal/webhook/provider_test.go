@@ -2,7 +2,7 @@ package webhook
 
 import (
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // what must not be accepted
+	"crypto/sha1"
 	"encoding/hex"
 	"net/http"
 	"strings"
