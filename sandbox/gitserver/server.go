@@ -29,6 +29,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	intercept func(http.Handler) http.Handler
+	onPush    func(Push)
 	http      *http.Server
 }
 
@@ -90,13 +91,14 @@ func (s *Server) Intercept(wrap func(git http.Handler) http.Handler) {
 // ServeHTTP answers Git's smart HTTP protocol.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	wrap := s.intercept
+	wrap, tell := s.intercept, s.onPush
 	s.mu.Unlock()
+	backend := s.telling(s.backend, tell)
 	if wrap == nil {
-		s.backend.ServeHTTP(w, r)
+		backend.ServeHTTP(w, r)
 		return
 	}
-	wrap(s.backend).ServeHTTP(w, r)
+	wrap(backend).ServeHTTP(w, r)
 }
 
 // CreateRepository makes an empty repository with main as its default branch and

@@ -29,6 +29,8 @@ type player struct {
 	tell      func(string, ...any)
 	result    *Result
 	rollout   *v1.Rollout
+	// pushed is the commit of v3.
+	pushed string
 
 	start load.Counts
 	// step in which the Rollout is, and what was counted when its traffic was in force.
@@ -61,6 +63,9 @@ func (p *player) see(ctx context.Context, seen session.Seen) (bool, error) {
 		p.seeVirtualService(seen.VirtualService, seen.At)
 	case seen.Rollout != nil && seen.Rollout.Name == "reviews":
 		p.rollout = seen.Rollout
+		if p.result.Applied.IsZero() && seen.Rollout.Spec.Version == Canary {
+			p.result.Applied = seen.At
+		}
 		if err := p.seeRollout(ctx); err != nil {
 			return false, err
 		}
@@ -158,6 +163,10 @@ func (p *player) seeVirtualService(vs *networking.VirtualService, at time.Time) 
 	if vs.Name != "reviews" {
 		return
 	}
+	if p.result.FirstWrite.IsZero() && !p.result.Applied.IsZero() {
+		p.result.FirstWrite = at
+		p.tellDelivery()
+	}
 	toCanary := false
 	for _, route := range vs.Spec.Http {
 		for _, d := range route.Route {
@@ -168,6 +177,19 @@ func (p *player) seeVirtualService(vs *networking.VirtualService, at time.Time) 
 		p.result.WeightsBack = at
 	}
 	p.exposed = toCanary
+}
+
+// tellDelivery tells the way from the push to the first write of traffic, from when the Git server had taken the push in.
+func (p *player) tellDelivery() {
+	r := p.result
+	d, found := p.bookinfo.DeliveryOf(p.pushed)
+	if !found || d.Err != nil {
+		return
+	}
+	r.Delivery = d
+	since := func(at time.Time) float64 { return at.Sub(d.Sent).Seconds() }
+	p.tell("    push → webhook answered %d %s after %.3fs → Rollout applied after %.3fs → first traffic write after %.3fs",
+		d.Status, d.Reason, since(d.Answered), since(r.Applied), since(r.FirstWrite))
 }
 
 // over tells whether the run that v3 began has ended as the story says, or otherwise for good.

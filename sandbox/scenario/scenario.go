@@ -89,6 +89,10 @@ type Result struct {
 	Steps []StepSeen
 	// Pushed is when v3 was pushed; Finished when the end was observed.
 	Pushed, Finished time.Time
+	// Delivery of the push of v3 to the webhook; Applied is when the Rollout with v3 was seen, and FirstWrite when the
+	// VirtualService was, which the run changed first.
+	Delivery            session.Delivery
+	Applied, FirstWrite time.Time
 	// WeightsBack is when the VirtualService was seen with everything on stable after a rollback; zero without one.
 	WeightsBack time.Time
 	// FirstBadSample and DecidingSample are the times of the gate's samples that rolled back; zero without one.
@@ -121,6 +125,7 @@ func Play(ctx context.Context, story Story, b *session.Bookinfo, generator *load
 	if err != nil {
 		return nil, err
 	}
+	p.pushed = sha
 	tell("pushed reviews version v3 as %.8s", sha)
 	var end <-chan time.Time
 	for {

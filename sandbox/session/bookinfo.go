@@ -26,6 +26,9 @@ const (
 	exampleRepo = "https://git.example.com/team/bookinfo.git"
 	// exampleFolder is where the manifests stand in the repository, as in gitsync.yaml.
 	exampleFolder = "deploy"
+	// exampleInterval is what stands in gitsync.yaml; with shortInterval tests need not wait when nobody delivers their pushes.
+	exampleInterval = "interval: 1m"
+	shortInterval   = "2s"
 )
 
 // Bookinfo is a namespace with the sample in the mesh, a repository that holds its Rollout, and a way in for users.
@@ -37,7 +40,11 @@ type Bookinfo struct {
 	// Repository is a clone to push from; RepositoryURL is what the GitSync follows.
 	Repository    *gitserver.Work
 	RepositoryURL string
-	door          *http.Server
+	// HookToken is the key of the webhook, which each push is delivered to as GitHub does.
+	HookToken string
+	// Interval of the GitSync's fetches without a webhook's delivery.
+	Interval string
+	door     *http.Server
 }
 
 // DeployBookinfo brings the sample up in a namespace. Only one namespace of a cluster has the gateway; the others get a
@@ -47,14 +54,16 @@ func (c *Cluster) DeployBookinfo(ctx context.Context, namespace string, gateway 
 	if err != nil {
 		return nil, fmt.Errorf("bringing bookinfo up in %s: %w", namespace, err)
 	}
-	b := &Bookinfo{Environment: env, cluster: c, Entry: env.IngressURL()}
+	b := &Bookinfo{Environment: env, cluster: c, Entry: env.IngressURL(), Interval: shortInterval}
 	if !gateway {
 		if err := b.openDoor(ctx); err != nil {
 			return nil, err
 		}
 	}
-	b.RepositoryURL, err = c.Git.CreateRepository(ctx, namespace)
-	if err != nil {
+	if b.RepositoryURL, err = c.Git.CreateRepository(ctx, namespace); err != nil {
+		return nil, err
+	}
+	if b.HookToken, err = c.openHook(ctx, namespace); err != nil {
 		return nil, err
 	}
 	work := filepath.Join(c.DataDir, "work", namespace)
@@ -98,13 +107,14 @@ func (b *Bookinfo) Close() error {
 // ProbeHost is what the operator must allow probes to ask.
 func (b *Bookinfo) ProbeHost() string { return strings.TrimPrefix(b.Entry, "http://") }
 
-// Example reads a manifest of examples/reviews, with this sandbox's addresses in it.
+// Example reads a manifest of examples/reviews, with this sandbox's addresses and interval in it.
 func (b *Bookinfo) Example(name string) ([]byte, error) {
 	manifest, err := os.ReadFile(filepath.Join(b.cluster.Root, "examples", "reviews", name))
 	if err != nil {
 		return nil, err
 	}
 	text := strings.ReplaceAll(string(manifest), exampleHost, b.Entry)
+	text = strings.ReplaceAll(text, exampleInterval, "interval: "+b.Interval)
 	return []byte(strings.ReplaceAll(text, exampleRepo, b.RepositoryURL)), nil
 }
 

@@ -29,6 +29,8 @@ type Cluster struct {
 	Root string
 	// OperatorKubeConfig acts as the operator's service account.
 	OperatorKubeConfig string
+
+	forge *forge
 }
 
 // StartCluster starts a control plane and installs Sluice's CRDs and the operator's rights.
@@ -46,7 +48,8 @@ func StartClusterWith(ctx context.Context, options controlplane.Options) (*Clust
 	if err != nil {
 		return nil, err
 	}
-	cluster := &Cluster{ControlPlane: plane, Root: root}
+	cluster := &Cluster{ControlPlane: plane, Root: root, forge: newForge()}
+	plane.Git.OnPush(cluster.forge.pushed)
 	if err := cluster.install(ctx); err != nil {
 		plane.Stop()
 		return nil, fmt.Errorf("installing Sluice: %w", err)

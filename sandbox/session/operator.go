@@ -62,6 +62,7 @@ func (c *Cluster) StartOperator(ctx context.Context, o OperatorOptions) (*Operat
 	for _, namespace := range o.Namespaces {
 		args = append(args, "--watch-namespace="+namespace)
 	}
+	c.forge.addPort(hookPort{url: "http://" + hooks, namespaces: o.Namespaces})
 	child, err := process.Start(ctx, process.Spec{
 		Name: o.Name, Path: o.Binary, Args: append(args, o.Args...), LogDir: filepath.Join(c.DataDir, "logs"),
 		Ready: process.HTTPReady("http://" + health + "/readyz"), ReadyTimeout: time.Minute,

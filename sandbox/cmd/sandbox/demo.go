@@ -67,6 +67,10 @@ func summarize(out io.Writer, story scenario.Story, r *scenario.Result, took tim
 		fmt.Fprintf(out, "  why               %s\n", status.Message)
 	}
 	fmt.Fprintf(out, "  user requests     %d, of which %d failed\n", r.Load.Total, r.Load.Failed)
+	if d := r.Delivery; !d.Sent.IsZero() {
+		fmt.Fprintf(out, "  push to traffic   %.2fs from the push's arrival over webhook (%.2fs) and Rollout (%.2fs) to the first write; the propagation delay is 1s of it\n",
+			r.FirstWrite.Sub(d.Sent).Seconds(), d.Answered.Sub(d.Sent).Seconds(), r.Applied.Sub(d.Sent).Seconds())
+	}
 	if !r.FirstBadSample.IsZero() && !r.WeightsBack.IsZero() {
 		fmt.Fprintf(out, "  rolled back       VirtualService written %.2fs after the first bad sample, %.2fs after the one that decided\n",
 			r.WeightsBack.Sub(r.FirstBadSample).Seconds(), r.WeightsBack.Sub(r.DecidingSample).Seconds())

@@ -40,8 +40,11 @@ func start(ctx context.Context, withOperator bool, out io.Writer) (*stage, error
 			return err
 		}},
 		{"bookinfo behind sidecars that obey istiod, and a gateway", func() (err error) {
-			s.bookinfo, err = s.DeployBookinfo(ctx, namespace, true)
-			return err
+			if s.bookinfo, err = s.DeployBookinfo(ctx, namespace, true); err != nil {
+				return err
+			}
+			s.bookinfo.Interval = "1m" // it is webhooks that make it fast
+			return nil
 		}},
 		{"what the team has: routes to v1, and a service account for Git", func() error {
 			return s.bookinfo.Apply(ctx, "mesh.yaml", "rbac.yaml")
@@ -120,9 +123,9 @@ func up(ctx context.Context, withOperator bool, out io.Writer) error {
 
 // writeEnvironment writes .sandbox/env, for shells to source. kubectl on the PATH becomes the sandbox's own.
 func (s *stage) writeEnvironment() (string, error) {
-	metrics := ""
+	metrics, hooks := "", ""
 	if s.operator != nil {
-		metrics = s.operator.MetricsURL
+		metrics, hooks = s.operator.MetricsURL, s.operator.HookURL
 	}
 	binDir := filepath.Join(s.DataDir, "bin")
 	if err := os.MkdirAll(binDir, 0o750); err != nil {
@@ -133,8 +136,8 @@ func (s *stage) writeEnvironment() (string, error) {
 	if err := os.Symlink(s.Kubectl, link); err != nil {
 		return "", err
 	}
-	content := fmt.Sprintf("export KUBECONFIG=%s\nexport PROMETHEUS_URL=%s\nexport GIT_URL=%s\nexport INGRESS_URL=%s\nexport OPERATOR_METRICS_URL=%s\nexport PATH=%s:$PATH\n",
-		s.KubeConfig, s.PrometheusURL, s.GitURL, s.bookinfo.Entry, metrics, binDir)
+	content := fmt.Sprintf("export KUBECONFIG=%s\nexport PROMETHEUS_URL=%s\nexport GIT_URL=%s\nexport INGRESS_URL=%s\nexport OPERATOR_METRICS_URL=%s\nexport HOOK_URL=%s\nexport HOOK_TOKEN=%s\nexport PATH=%s:$PATH\n",
+		s.KubeConfig, s.PrometheusURL, s.GitURL, s.bookinfo.Entry, metrics, hooks, s.bookinfo.HookToken, binDir)
 	file := filepath.Join(s.DataDir, "env")
 	return file, os.WriteFile(file, []byte(content), 0o600)
 }
