@@ -279,6 +279,8 @@ type RollbackWindow struct {
 }
 
 // Breaker trips roll back outside the step cadence.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.window) || !self.window.matches('^([0-9]{1,5}([.][0-9]{1,3})?(h|m|s)|[0-9]{1,5}ms){1,4}$') || duration(self.window) <= duration('1h')",message="window must be at most 1h"
 type Breaker struct {
 	// Signals that trip: Overflow (UO, a full connection pool), Ejection (outlier detection took endpoints out), RetryLimit (URX).
 	// Default: Overflow and Ejection. An empty list: the breaker is off.
@@ -293,7 +295,6 @@ type Breaker struct {
 	// Window in which trips count, default 30s; never from before the run's start.
 	// +optional
 	// +sluice:atLeast="1s"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}([.][0-9]{1,3})?(h|m|s)|[0-9]{1,5}ms){1,4}$') || duration(self) <= duration('1h')",message="must be at most 1h"
 	Window *metav1.Duration `json:"window,omitempty"`
 	// MaxTrips is how many of one signal are borne within the window, default 0.
 	// +optional

@@ -8,7 +8,7 @@ func TestBreakerRules(t *testing.T) {
 		{name: "off", accepts: `breaker: {signals: []}`, refuses: `breaker: {signals: [Overflow, Overflow]}`, field: "spec.breaker.signals[1]", message: "Duplicate value"},
 		{name: "scope", accepts: `breaker: {scope: Canary}`, refuses: `breaker: {scope: Stable}`, field: "spec.breaker.scope", message: "Unsupported value"},
 		{name: "window", accepts: `breaker: {window: 1s}`, refuses: `breaker: {window: 500ms}`, field: "spec.breaker.window", message: "must be at least 1s"},
-		{name: "a long window", accepts: `breaker: {window: 1h}`, refuses: `breaker: {window: 61m}`, field: "spec.breaker.window", message: "must be at most 1h"},
+		{name: "a long window", accepts: `breaker: {window: 1h}`, refuses: `breaker: {window: 61m}`, field: "spec.breaker", message: "window must be at most 1h"},
 		{name: "maxTrips", accepts: `breaker: {maxTrips: 0}`, refuses: `breaker: {maxTrips: -1}`, field: "spec.breaker.maxTrips", message: "greater than or equal to 0"},
 		{name: "action", accepts: `breaker: {action: Rollback}`, refuses: `breaker: {action: Pause}`, field: "spec.breaker.action", message: "Unsupported value"},
 	})
