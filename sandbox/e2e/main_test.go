@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -78,8 +79,19 @@ func newStage(t *testing.T, namespace string) *stage {
 // newStageIn brings up a namespace of a cluster with some manifests of the example, and an operator with more arguments.
 func newStageIn(t *testing.T, cluster *session.Cluster, namespace string, manifests []string, args ...string) *stage {
 	t.Helper()
-	ctx, namespace := t.Context(), unique(namespace)
-	bookinfo, err := cluster.DeployBookinfo(ctx, namespace, false)
+	return newStageWith(t, cluster, unique(namespace), false, manifests, args...)
+}
+
+// newGatewayStage brings up a namespace without routes whose users enter by the ingress gateway. Only one test at a time can have it.
+func newGatewayStage(t *testing.T, namespace string) *stage {
+	t.Helper()
+	return newStageWith(t, cluster, unique(namespace), true, []string{"rbac.yaml"})
+}
+
+func newStageWith(t *testing.T, cluster *session.Cluster, namespace string, gateway bool, manifests []string, args ...string) *stage {
+	t.Helper()
+	ctx := t.Context()
+	bookinfo, err := cluster.DeployBookinfo(ctx, namespace, gateway)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,16 +134,23 @@ func (s *stage) stopOperator(t *testing.T) {
 	if err := s.operator.Stop(); err != nil {
 		t.Error(err)
 	}
-	written, err := os.ReadFile(s.operator.LogPath())
-	if err != nil {
-		t.Error(err)
-	}
+	written := s.operatorLog(t)
 	for _, sign := range []string{"DATA RACE", "panic:"} {
-		if at := indexOf(written, sign); at >= 0 {
+		if at := strings.Index(written, sign); at >= 0 {
 			t.Errorf("the operator's log has %q:\n%s", sign, written[at:min(len(written), at+4000)])
 		}
 	}
 	if t.Failed() {
 		t.Logf("the end of the operator's log:\n%s", written[max(0, len(written)-6000):])
 	}
+}
+
+// operatorLog is what the operator has written so far.
+func (s *stage) operatorLog(t *testing.T) string {
+	t.Helper()
+	written, err := os.ReadFile(s.operator.LogPath())
+	if err != nil {
+		t.Error(err)
+	}
+	return string(written)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -109,7 +110,7 @@ func gitDown(t *testing.T, s *stage) {
 	s.cluster.Git.Stop()
 	s.awaitServing(t, "v3")
 	sync := s.awaitSync(t, metav1.ConditionFalse, v1.ReasonFetchFailed)
-	message := findCondition(sync.Status.Conditions, v1.ConditionReady).Message
+	message := meta.FindStatusCondition(sync.Status.Conditions, v1.ConditionReady).Message
 	for _, word := range []string{"connection refused", "stays applied"} {
 		if !strings.Contains(message, word) {
 			t.Errorf("message %q lacks %q", message, word)
@@ -129,7 +130,7 @@ func (s *stage) awaitSync(t *testing.T, status metav1.ConditionStatus, reason st
 		if err := s.cluster.Client.Get(t.Context(), s.key("bookinfo"), sync); err != nil {
 			t.Fatal(err)
 		}
-		ready := findCondition(sync.Status.Conditions, v1.ConditionReady)
+		ready := meta.FindStatusCondition(sync.Status.Conditions, v1.ConditionReady)
 		return ready != nil && ready.Status == status && ready.Reason == reason
 	})
 	return sync

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	networking "istio.io/client-go/pkg/apis/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
@@ -94,7 +95,7 @@ func (s *stage) awaitTrouble(t *testing.T, phase v1.Phase, reason string, words 
 			t.Errorf("%s %s: message %q lacks %q", phase, reason, r.Status.Message, word)
 		}
 	}
-	ready := findCondition(r.Status.Conditions, v1.ConditionReady)
+	ready := meta.FindStatusCondition(r.Status.Conditions, v1.ConditionReady)
 	if ready == nil || ready.Status != metav1.ConditionFalse || ready.Reason != reason {
 		t.Errorf("condition Ready is %+v, want False, %s", ready, reason)
 	}
@@ -102,22 +103,13 @@ func (s *stage) awaitTrouble(t *testing.T, phase v1.Phase, reason string, words 
 	if phase == v1.PhaseStalled {
 		kind = v1.ConditionStalled
 	}
-	if c := findCondition(r.Status.Conditions, kind); c == nil || c.Status != metav1.ConditionTrue {
+	if c := meta.FindStatusCondition(r.Status.Conditions, kind); c == nil || c.Status != metav1.ConditionTrue {
 		t.Errorf("condition %s is %+v, want True", kind, c)
 	}
 	if r.Status.Rejected != nil {
 		t.Errorf("%s %s rejected %+v", phase, reason, r.Status.Rejected)
 	}
 	return r
-}
-
-func findCondition(conditions []metav1.Condition, kind string) *metav1.Condition {
-	for i := range conditions {
-		if conditions[i].Type == kind {
-			return &conditions[i]
-		}
-	}
-	return nil
 }
 
 // users who come by while something goes wrong.

@@ -1,13 +1,10 @@
 package e2e
 
 import (
-	"bytes"
 	"testing"
 
 	"sluice.dev/sluice/sandbox/scenario"
 )
-
-func indexOf(log []byte, sign string) int { return bytes.Index(log, []byte(sign)) }
 
 // TestStories plays what make demo tells.
 func TestStories(t *testing.T) {
