@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# make demo SCENARIO=happy|errors|revert
+# make demo SCENARIO=happy|errors|breaker|revert
 SCENARIO ?= happy
 # make sandbox OPERATOR=off leaves the operator out.
 OPERATOR ?= on
@@ -30,7 +30,7 @@ help: ## Print this list.
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build ## Roll reviews v1 -> v3 out in the sandbox and tell each step; SCENARIO=happy, errors or revert.
+demo: build ## Roll reviews v1 -> v3 out in the sandbox and tell each step; SCENARIO=happy, errors, breaker or revert.
 	bin/sandbox demo --scenario $(SCENARIO)
 
 .PHONY: sandbox

@@ -22,6 +22,9 @@ func TestStories(t *testing.T) {
 				}
 				t.Logf("VirtualService written %s after the first bad sample, %s after the one that decided",
 					result.WeightsBack.Sub(result.FirstBadSample), result.WeightsBack.Sub(result.DecidingSample))
+			case "breaker":
+				t.Logf("VirtualService written %s after the first sample of an overflow; the gate alone would have waited %s more",
+					result.WeightsBack.Sub(result.FirstBadSample), result.GateEarliest.Sub(result.WeightsBack))
 			case "revert":
 				if r := result.Rollout.Status.Rejected; r != nil {
 					t.Errorf("a revert rejected %v", r)
@@ -35,6 +38,7 @@ func TestStories(t *testing.T) {
 // play follows the Git repository, sends users, and plays the story to an end that the story checks.
 func play(t *testing.T, s *stage, story scenario.Story) *scenario.Result {
 	t.Helper()
+	story.Prepare(s.Bookinfo)
 	if err := s.Follow(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -97,6 +97,9 @@ func (p *player) seeRollout(ctx context.Context) error {
 	if step == nil || step.Applied == nil || p.inForce != nil {
 		return nil
 	}
+	if p.story.Reason == v1.ReasonTrip {
+		p.result.GateEarliest = gateEarliest(step.Applied.Time)
+	}
 	if err := p.enterForce(ctx, step.Applied.Time); err != nil {
 		return err
 	}
@@ -107,6 +110,13 @@ func (p *player) seeRollout(ctx context.Context) error {
 		p.result.HalfDone = time.Now()
 	}
 	return nil
+}
+
+// gateEarliest is when a gate with all defaults can roll back at the soonest: at its second sample, once that has settled.
+func gateEarliest(applied time.Time) time.Time {
+	const window, interval, settle = time.Minute, 10 * time.Second, time.Second
+	first := applied.Add(obeyed + window).Truncate(interval).Add(interval)
+	return first.Add(interval + settle)
 }
 
 // enterForce counts from when the proxies obey.
@@ -212,7 +222,12 @@ func (p *player) finish(ctx context.Context) (*Result, error) {
 	}
 	r := p.result
 	r.Rollout, r.Load, r.Finished = rollout, p.generator.Counts().Since(p.start), time.Now().Add(-settled)
-	if f := rollout.Status.LastFailure; f != nil {
+	if f := rollout.Status.LastFailure; f != nil && rollout.Status.Reason == v1.ReasonTrip {
+		r.DecidingSample = f.Time.Time
+		if r.FirstBadSample, err = p.bookinfo.FirstLost(ctx, "UO"); err != nil {
+			return nil, err
+		}
+	} else if f != nil {
 		interval, failures := 10*time.Second, int32(2)
 		if d := rollout.Spec.GateDefaults; d != nil {
 			interval, failures = d.Interval.Duration, *d.Failures

@@ -33,6 +33,10 @@ type Story struct {
 	Reason        string
 	// Flawless: no user's request may fail.
 	Flawless bool
+	// Manifest of the Rollout, from examples/reviews; empty: that one's own.
+	Manifest string
+	// Slow is how long v3 takes for each request.
+	Slow time.Duration
 	// atHalf is done once half of the users are on v3.
 	atHalf func(ctx context.Context, b *session.Bookinfo) error
 }
@@ -64,6 +68,20 @@ var Stories = []Story{
 			return err
 		},
 	},
+	{
+		Name: "breaker", Tells: "v3 comes with a connection pool of one, which overflows: the breaker trips long before the gate could",
+		Phase: v1.PhaseRolledBack, StableVersion: Stable, Reason: v1.ReasonTrip, Manifest: "../breaker/rollout.yaml", Slow: 100 * time.Millisecond,
+	},
+}
+
+// Prepare is done before the Rollout is pushed for the first time.
+func (s Story) Prepare(b *session.Bookinfo) {
+	if s.Manifest != "" {
+		b.Manifest = s.Manifest
+	}
+	if s.Slow > 0 {
+		b.Misbehave("reviews-v3", bookinfo.Misbehaviour{Latency: s.Slow})
+	}
 }
 
 // StoryNamed finds a story.
@@ -95,8 +113,11 @@ type Result struct {
 	Applied, FirstWrite time.Time
 	// WeightsBack is when the VirtualService was seen with everything on stable after a rollback; zero without one.
 	WeightsBack time.Time
-	// FirstBadSample and DecidingSample are the times of the gate's samples that rolled back; zero without one.
+	// FirstBadSample and DecidingSample are the times of the samples that rolled back: of the gate, or of Prometheus' first one of
+	// an overflow and the breaker's poll; zero without one.
 	FirstBadSample, DecidingSample time.Time
+	// GateEarliest is when the error rate's gate alone could have rolled back at the soonest; zero where it did.
+	GateEarliest time.Time
 	// HalfDone is when what the story does at half was done: the revert pushed, the errors begun; zero where it does nothing.
 	HalfDone time.Time
 }
@@ -153,6 +174,9 @@ func (s Story) Check(r *Result) []string {
 	if status.Phase != s.Phase || status.Stable != s.StableVersion || (s.Reason != "" && status.Reason != s.Reason) {
 		wrong = append(wrong, fmt.Sprintf("ended %s (%s) with stable %s, want %s %s with stable %s",
 			status.Phase, status.Reason, status.Stable, s.Phase, s.Reason, s.StableVersion))
+	}
+	if !r.GateEarliest.IsZero() && !r.WeightsBack.Before(r.GateEarliest) {
+		wrong = append(wrong, fmt.Sprintf("the breaker took until %s, the gate alone could have rolled back at %s", r.WeightsBack, r.GateEarliest))
 	}
 	if s.Flawless && r.Load.Failed > 0 {
 		wrong = append(wrong, fmt.Sprintf("%d of %d requests failed for their users (last: %v), want 0", r.Load.Failed, r.Load.Total, r.Load.LastError))

@@ -44,18 +44,25 @@ type Bookinfo struct {
 	HookToken string
 	// Interval of the GitSync's fetches without a webhook's delivery.
 	Interval string
+	// Manifest of the Rollout, in examples/reviews or beside it; default rollout.yaml.
+	Manifest string
 	door     *http.Server
 }
 
 // DeployBookinfo brings the sample up in a namespace. Only one namespace of a cluster has the gateway; the others get a
 // door: a reverse proxy whose requests enter the mesh through a client pod's sidecar.
 func (c *Cluster) DeployBookinfo(ctx context.Context, namespace string, gateway bool) (*Bookinfo, error) {
-	env, err := environment.Deploy(ctx, c.ControlPlane, namespace, environment.Options{Gateway: gateway})
+	return c.Deploy(ctx, namespace, environment.Options{Gateway: gateway})
+}
+
+// Deploy is DeployBookinfo with all that the environment knows.
+func (c *Cluster) Deploy(ctx context.Context, namespace string, options environment.Options) (*Bookinfo, error) {
+	env, err := environment.Deploy(ctx, c.ControlPlane, namespace, options)
 	if err != nil {
 		return nil, fmt.Errorf("bringing bookinfo up in %s: %w", namespace, err)
 	}
-	b := &Bookinfo{Environment: env, cluster: c, Entry: env.IngressURL(), Interval: shortInterval}
-	if !gateway {
+	b := &Bookinfo{Environment: env, cluster: c, Entry: env.IngressURL(), Interval: shortInterval, Manifest: "rollout.yaml"}
+	if !options.Gateway {
 		if err := b.openDoor(ctx); err != nil {
 			return nil, err
 		}
@@ -146,13 +153,13 @@ func (b *Bookinfo) Follow(ctx context.Context) error {
 
 // PushRollout commits the example's Rollout with changes, pushes it, and returns the commit.
 func (b *Bookinfo) PushRollout(ctx context.Context, message string, change func(*v1.RolloutSpec)) (string, error) {
-	manifest, err := b.Example("rollout.yaml")
+	manifest, err := b.Example(b.Manifest)
 	if err != nil {
 		return "", err
 	}
 	var rollout v1.Rollout
 	if err := yaml.UnmarshalStrict(manifest, &rollout); err != nil {
-		return "", fmt.Errorf("rollout.yaml: %w", err)
+		return "", fmt.Errorf("%s: %w", b.Manifest, err)
 	}
 	change(&rollout.Spec)
 	content, err := manifestOf(&rollout)

@@ -10,15 +10,24 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// Query asks Prometheus for one number now; no series is 0.
-func (c *Cluster) Query(ctx context.Context, query string) (float64, error) {
+// ask sends an instant query to Prometheus.
+func (c *Cluster) ask(ctx context.Context, query string) (model.Value, error) {
 	connection, err := promapi.NewClient(promapi.Config{Address: c.PrometheusURL})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	value, _, _, err := prometheus.NewAPI(connection).Query(ctx, query, time.Now())
 	if err != nil {
-		return 0, fmt.Errorf("query %s: %w", query, err)
+		return nil, fmt.Errorf("query %s: %w", query, err)
+	}
+	return value, nil
+}
+
+// Query asks Prometheus for one number now; no series is 0.
+func (c *Cluster) Query(ctx context.Context, query string) (float64, error) {
+	value, err := c.ask(ctx, query)
+	if err != nil {
+		return 0, err
 	}
 	vector, ok := value.(model.Vector)
 	switch {
@@ -41,4 +50,37 @@ func (b *Bookinfo) Received(ctx context.Context, version string) (float64, error
 func (b *Bookinfo) Asked(ctx context.Context) (float64, error) {
 	return b.cluster.Query(ctx, fmt.Sprintf(
 		`sum(istio_requests_total{reporter="source",destination_service_name="reviews",destination_service_namespace=%q})`, b.Namespace))
+}
+
+// lostBy selects the requests to reviews that its callers' proxies lost with a response flag.
+func (b *Bookinfo) lostBy(flag string) string {
+	return fmt.Sprintf(
+		`istio_requests_total{reporter="source",destination_service_name="reviews",destination_service_namespace=%q,response_flags=~"(.*,)?%s(,.*)?"}`,
+		b.Namespace, flag)
+}
+
+// Lost is how many requests to reviews a response flag was put on in all: UO overflowed a pool, UH found no endpoint.
+func (b *Bookinfo) Lost(ctx context.Context, flag string) (float64, error) {
+	return b.cluster.Query(ctx, "sum("+b.lostBy(flag)+")")
+}
+
+// FirstLost is the time of the first sample that Prometheus has of requests with a response flag; zero without one.
+func (b *Bookinfo) FirstLost(ctx context.Context, flag string) (time.Time, error) {
+	value, err := b.cluster.ask(ctx, b.lostBy(flag)+"[10m]")
+	if err != nil {
+		return time.Time{}, err
+	}
+	matrix, ok := value.(model.Matrix)
+	if !ok {
+		return time.Time{}, fmt.Errorf("samples of requests with %s: got %s", flag, value.Type())
+	}
+	var first time.Time
+	for _, series := range matrix {
+		for _, sample := range series.Values {
+			if at := sample.Timestamp.Time(); sample.Value > 0 && (first.IsZero() || at.Before(first)) {
+				first = at
+			}
+		}
+	}
+	return first, nil
 }

@@ -31,6 +31,7 @@ func demo(ctx context.Context, name string, out io.Writer) error {
 	defer generator.Stop()
 	tell := teller(out)
 	fmt.Fprintf(out, "\n%d requests per second come in, a tenth of them from jason.\n\n", rate)
+	story.Prepare(s.bookinfo)
 	if err := s.bookinfo.Follow(ctx); err != nil {
 		return err
 	}
@@ -74,6 +75,9 @@ func summarize(out io.Writer, story scenario.Story, r *scenario.Result, took tim
 	if !r.FirstBadSample.IsZero() && !r.WeightsBack.IsZero() {
 		fmt.Fprintf(out, "  rolled back       VirtualService written %.2fs after the first bad sample, %.2fs after the one that decided\n",
 			r.WeightsBack.Sub(r.FirstBadSample).Seconds(), r.WeightsBack.Sub(r.DecidingSample).Seconds())
+	}
+	if !r.GateEarliest.IsZero() {
+		fmt.Fprintf(out, "  the gate alone    would still be waiting: it could not have rolled back for another %.0fs\n", r.GateEarliest.Sub(r.WeightsBack).Seconds())
 	}
 	if story.Name == "revert" && !r.WeightsBack.IsZero() {
 		fmt.Fprintf(out, "  reverted          VirtualService written %.2fs after the revert was pushed\n", r.WeightsBack.Sub(r.HalfDone).Seconds())
