@@ -90,6 +90,9 @@ type world struct {
 	// people may act between any read and any write of the operator.
 	interleaved func()
 	inInterlude bool
+	// pushing while GitSync applies; pushes counts what was pushed.
+	pushing bool
+	pushes  int
 }
 
 func newWorld(seed uint64) *world {
