@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"sluice.dev/sluice/sandbox/binaries"
+	"sluice.dev/sluice/sandbox/environment"
 	"sluice.dev/sluice/sandbox/session"
 	"sluice.dev/sluice/sandbox/setup"
 )
@@ -79,19 +80,20 @@ func newStage(t *testing.T, namespace string) *stage {
 // newStageIn brings up a namespace of a cluster with some manifests of the example, and an operator with more arguments.
 func newStageIn(t *testing.T, cluster *session.Cluster, namespace string, manifests []string, args ...string) *stage {
 	t.Helper()
-	return newStageWith(t, cluster, unique(namespace), false, manifests, args...)
+	return newStageWith(t, cluster, unique(namespace), environment.Options{}, manifests, args...)
 }
 
 // newGatewayStage brings up a namespace without routes whose users enter by the ingress gateway. Only one test at a time can have it.
 func newGatewayStage(t *testing.T, namespace string) *stage {
 	t.Helper()
-	return newStageWith(t, cluster, unique(namespace), true, []string{"rbac.yaml"})
+	return newStageWith(t, cluster, unique(namespace), environment.Options{Gateway: true}, []string{"rbac.yaml"})
 }
 
-func newStageWith(t *testing.T, cluster *session.Cluster, namespace string, gateway bool, manifests []string, args ...string) *stage {
+// newStageWith brings up a namespace of that very name.
+func newStageWith(t *testing.T, cluster *session.Cluster, namespace string, options environment.Options, manifests []string, args ...string) *stage {
 	t.Helper()
 	ctx := t.Context()
-	bookinfo, err := cluster.DeployBookinfo(ctx, namespace, gateway)
+	bookinfo, err := cluster.Deploy(ctx, namespace, options)
 	if err != nil {
 		t.Fatal(err)
 	}
