@@ -176,6 +176,9 @@ func (c *Cluster) openHook(ctx context.Context, namespace string) (token string,
 	return token, nil
 }
 
+// HookPath is where deliveries for a GitSync of the namespace go.
+func (b *Bookinfo) HookPath(sync string) string { return v1.WebhookPathOf(b.Namespace, sync) }
+
 // DeliveryOf is what became of the delivery of a commit, once it was answered.
 func (b *Bookinfo) DeliveryOf(commit string) (Delivery, bool) {
 	f := b.cluster.forge

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"sluice.dev/sluice/sandbox/process"
@@ -17,6 +18,8 @@ type OperatorOptions struct {
 	Name string
 	// Namespaces that it watches; none: all.
 	Namespaces []string
+	// LeaderElect makes it one of several, of which one acts; without it, it acts at once.
+	LeaderElect bool
 	// PropagationDelay, default 1s: the sandbox's istiod pushes within a fraction of that.
 	PropagationDelay time.Duration
 	// ProbeAllow is the host:port that probes may ask.
@@ -54,7 +57,8 @@ func (c *Cluster) StartOperator(ctx context.Context, o OperatorOptions) (*Operat
 		"--health-probe-bind-address=" + health,
 		"--metrics-bind-address=" + metrics,
 		"--hook-bind-address=" + hooks,
-		"--leader-elect=false",
+		"--leader-elect=" + strconv.FormatBool(o.LeaderElect),
+		"--leader-election-namespace=" + operatorNamespace,
 	}
 	if o.ProbeAllow != "" {
 		args = append(args, "--probe-allow="+o.ProbeAllow, "--probe-allow-loopback")

@@ -72,7 +72,7 @@ func (s *stage) startOperator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.operator, err = s.StartOperator(ctx, session.OperatorOptions{Binary: binary, ProbeAllow: s.bookinfo.ProbeHost()})
+	s.operator, err = s.StartOperator(ctx, session.OperatorOptions{Binary: binary, ProbeAllow: s.bookinfo.ProbeHost(), LeaderElect: true})
 	return err
 }
 
