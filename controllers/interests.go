@@ -19,63 +19,93 @@ import (
 // that what changes afterwards wakes it.
 type interests struct {
 	mu         sync.Mutex
-	namespaces map[string]map[string]interest
+	namespaces map[string]*neighbourhood
 	awaited    map[types.NamespacedName]bool
+}
+
+// neighbourhood are the interests of a namespace's Rollouts by their names, and their names by what they are interested in.
+type neighbourhood struct {
+	of map[string]interest
+	by map[string]map[string]bool
 }
 
 // interest of one Rollout.
 type interest struct {
-	services  []string
-	selector  labels.Selector
-	hosts     []string
-	driven    []string // or named to be
-	workloads []string
+	selector labels.Selector
+	// tokens by which the interest is found, the selector's being one of those that it demands.
+	tokens []string
 }
 
 func newInterests() *interests {
-	return &interests{namespaces: map[string]map[string]interest{}, awaited: map[types.NamespacedName]bool{}}
+	return &interests{namespaces: map[string]*neighbourhood{}, awaited: map[types.NamespacedName]bool{}}
 }
 
 // note records what a Rollout depends on.
 func (in *interests) note(rollout *v1.Rollout, service *corev1.Service) {
-	i := interest{selector: labels.Nothing(), driven: drivenNames(kindVirtualService, &rollout.Status)}
-	for _, vs := range rollout.Spec.VirtualServices {
-		i.driven = append(i.driven, vs.Name)
-	}
+	i := interest{selector: labels.Nothing()}
 	if service != nil && len(service.Spec.Selector) > 0 {
 		i.selector = labels.SelectorFromSet(service.Spec.Selector)
 	}
-	hosts := []string{rollout.Spec.Host}
-	for _, step := range rollout.Spec.Steps {
-		if step.Fault != nil && step.Fault.Host != "" {
-			hosts = append(hosts, step.Fault.Host)
+	i.tokens = selectorTokens(i.selector)
+	for _, host := range hostsOf(rollout) {
+		i.tokens = append(i.tokens, hostToken(mesh.HostKey(host, rollout.Namespace)))
+		if name, _, ok := mesh.ServiceOf(host, rollout.Namespace); ok {
+			i.tokens = append(i.tokens, serviceToken(name))
 		}
 	}
-	for _, host := range hosts {
-		i.hosts = append(i.hosts, mesh.HostKey(host, rollout.Namespace))
-		if name, _, ok := mesh.ServiceOf(host, rollout.Namespace); ok {
-			i.services = append(i.services, name)
-		}
+	for _, name := range drivenNames(kindVirtualService, &rollout.Status) {
+		i.tokens = append(i.tokens, drivenToken(name))
 	}
 	for _, v := range rollout.Spec.Versions {
 		if v.Workload != nil {
-			i.workloads = append(i.workloads, v.Workload.Name)
+			i.tokens = append(i.tokens, workloadToken(v.Workload.Name))
 		}
 	}
+	i.tokens = unique(i.tokens)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.namespaces[rollout.Namespace] == nil {
-		in.namespaces[rollout.Namespace] = map[string]interest{}
+		in.namespaces[rollout.Namespace] = &neighbourhood{of: map[string]interest{}, by: map[string]map[string]bool{}}
 	}
-	in.namespaces[rollout.Namespace][rollout.Name] = i
+	in.namespaces[rollout.Namespace].set(rollout.Name, i)
+}
+
+func serviceToken(name string) string  { return "service/" + name }
+func workloadToken(name string) string { return "workload/" + name }
+
+func (n *neighbourhood) set(name string, i interest) {
+	if slices.Equal(n.of[name].tokens, i.tokens) {
+		n.of[name] = i
+		return
+	}
+	n.remove(name)
+	n.of[name] = i
+	for _, token := range i.tokens {
+		if n.by[token] == nil {
+			n.by[token] = map[string]bool{}
+		}
+		n.by[token][name] = true
+	}
+}
+
+func (n *neighbourhood) remove(name string) {
+	for _, token := range n.of[name].tokens {
+		if delete(n.by[token], name); len(n.by[token]) == 0 {
+			delete(n.by, token)
+		}
+	}
+	delete(n.of, name)
 }
 
 func (in *interests) forget(key types.NamespacedName) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	delete(in.awaited, key)
-	delete(in.namespaces[key.Namespace], key.Name)
-	if len(in.namespaces[key.Namespace]) == 0 {
+	n := in.namespaces[key.Namespace]
+	if n == nil {
+		return
+	}
+	if n.remove(key.Name); len(n.of) == 0 {
 		delete(in.namespaces, key.Namespace)
 	}
 }
@@ -96,13 +126,27 @@ func (in *interests) arrived(key types.NamespacedName) bool {
 	return awaited
 }
 
-// where lists the Rollouts of a namespace whose interest satisfies the condition, by name.
-func (in *interests) where(namespace string, concerns func(interest) bool) []types.NamespacedName {
+// where lists the Rollouts of a namespace that are interested in any of the tokens; of those found by labels, whose pods' they
+// are, only the ones whose selector matches.
+func (in *interests) where(namespace string, tokens []string, pods map[string]string) []types.NamespacedName {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	n := in.namespaces[namespace]
+	if n == nil {
+		return nil
+	}
+	found := map[string]bool{}
+	for _, token := range tokens {
+		maps.Copy(found, n.by[token])
+	}
+	for key, value := range pods {
+		for name := range n.by[labelToken(key, value)] {
+			found[name] = found[name] || n.of[name].selector.Matches(labels.Set(pods))
+		}
+	}
 	var keys []types.NamespacedName
-	for _, name := range slices.Sorted(maps.Keys(in.namespaces[namespace])) {
-		if concerns(in.namespaces[namespace][name]) {
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if found[name] {
 			keys = append(keys, types.NamespacedName{Namespace: namespace, Name: name})
 		}
 	}
@@ -110,27 +154,27 @@ func (in *interests) where(namespace string, concerns func(interest) bool) []typ
 }
 
 func (in *interests) inService(obj client.Object) []types.NamespacedName {
-	return in.where(obj.GetNamespace(), func(i interest) bool { return slices.Contains(i.services, obj.GetName()) })
+	return in.where(obj.GetNamespace(), []string{serviceToken(obj.GetName())}, nil)
 }
 
 // inPods: the Service selects the labels.
 func (in *interests) inPods(namespace string, set map[string]string) []types.NamespacedName {
-	return in.where(namespace, func(i interest) bool { return i.selector.Matches(labels.Set(set)) })
+	return in.where(namespace, nil, set)
 }
 
 func (in *interests) inWorkload(namespace, name string, template map[string]string) []types.NamespacedName {
-	return in.where(namespace, func(i interest) bool {
-		return i.selector.Matches(labels.Set(template)) || slices.Contains(i.workloads, name)
-	})
+	return in.where(namespace, []string{workloadToken(name)}, template)
 }
 
 // inMesh: the object is driven, or names the host.
 func (in *interests) inMesh(namespace, name string, spec any) []types.NamespacedName {
 	hosts := map[string]bool{}
 	collectHosts(spec, namespace, hosts)
-	return in.where(namespace, func(i interest) bool {
-		return slices.Contains(i.driven, name) || slices.ContainsFunc(i.hosts, func(host string) bool { return hosts[host] })
-	})
+	tokens := []string{drivenToken(name)}
+	for host := range hosts {
+		tokens = append(tokens, hostToken(host))
+	}
+	return in.where(namespace, tokens, nil)
 }
 
 // collectHosts gathers the values of every field `host` and `hosts`, in their full form.
@@ -159,17 +203,13 @@ func collectHosts(value any, namespace string, into map[string]bool) {
 	}
 }
 
-func (i interest) shares(hosts map[string]bool) bool {
-	return slices.ContainsFunc(i.hosts, func(host string) bool { return hosts[host] })
-}
-
 // all lists every Rollout that was ever looked at.
 func (in *interests) all() []types.NamespacedName {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var keys []types.NamespacedName
 	for namespace, rollouts := range in.namespaces {
-		for name := range rollouts {
+		for name := range rollouts.of {
 			keys = append(keys, types.NamespacedName{Namespace: namespace, Name: name})
 		}
 	}

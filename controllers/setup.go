@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -63,13 +64,34 @@ func (r *RolloutReconciler) SetupWithManager(mgr manager.Manager, options Option
 		return fmt.Errorf("watching the analysis: %w", err)
 	}
 	watches := newKindWatches(mgr.GetAPIReader(), options, r.wakeAll)
-	for _, kind := range r.watchedKinds() {
+	for _, kind := range append([]watchedKind{{kind: kindRollout, object: &v1.Rollout{}}}, r.watchedKinds()...) {
+		index := indexOnce(mgr, kind.object)
 		watches.add(kind, func() error {
+			if err := index(); err != nil || kind.handler == nil {
+				return err
+			}
 			return c.Watch(source.Kind(mgr.GetCache(), kind.object, kind.handler, kind.predicates...))
 		})
 	}
 	r.Kinds = watches
 	return mgr.Add(watches)
+}
+
+// indexOnce returns how to index a kind by its tokens, which is to be done again as long as it fails. A kind has to be known to
+// the API server then.
+func indexOnce(mgr manager.Manager, object client.Object) func() error {
+	done := false
+	return func() error {
+		if done {
+			return nil
+		}
+		//nolint:contextcheck // the context is of no use: the cache is asked for what it has in hand
+		if err := mgr.GetFieldIndexer().IndexField(context.Background(), object, IndexName, Tokens); err != nil {
+			return fmt.Errorf("indexing %T: %w", object, err)
+		}
+		done = true
+		return nil
+	}
 }
 
 // CacheByObject trims what the cache keeps of objects that are read for a few fields only.

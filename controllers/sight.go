@@ -25,9 +25,9 @@ import (
 type sight struct {
 	// service of the host, nil when there is none.
 	service *corev1.Service
-	// rollouts of the namespace, this one included.
+	// rollouts of the namespace that share a host or a VirtualService with this one, and itself.
 	rollouts []v1.Rollout
-	// virtualServices and destinationRules of the namespace, by name, with what this reconcile wrote.
+	// virtualServices and destinationRules of the namespace that matter to the Rollout, by name, with what this reconcile wrote.
 	virtualServices  []*unstructured.Unstructured
 	destinationRules []*unstructured.Unstructured
 	workloads        []workload
@@ -48,16 +48,31 @@ func (r *RolloutReconciler) look(ctx context.Context, rollout *v1.Rollout, reade
 	if err != nil {
 		return nil, err
 	}
-	list := &v1.RolloutList{}
-	if err := r.Client.List(ctx, list, client.InNamespace(rollout.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing Rollouts of %s: %w", rollout.Namespace, err)
-	}
-	s.rollouts = list.Items
-	slices.SortFunc(s.rollouts, func(a, b v1.Rollout) int { return strings.Compare(a.Name, b.Name) })
 	if err := r.lookAtMesh(ctx, rollout, reader, s); err != nil {
 		return nil, err
 	}
+	if err := r.lookAtNeighbours(ctx, rollout, s); err != nil {
+		return nil, err
+	}
 	return s, r.lookAtPods(ctx, rollout, s)
+}
+
+// lookAtNeighbours reads the Rollouts that may share a host or a VirtualService with this one.
+func (r *RolloutReconciler) lookAtNeighbours(ctx context.Context, rollout *v1.Rollout, s *sight) error {
+	if err := r.readable(kindRollout.GroupKind()); err != nil {
+		return err
+	}
+	list, seen := &v1.RolloutList{}, map[string]bool{}
+	err := listBy(ctx, r.Client, list, rollout.Namespace, neighbourTokens(rollout, s.virtualServices), func() {
+		for i := range list.Items {
+			if found := &list.Items[i]; !seen[found.Name] {
+				seen[found.Name] = true
+				s.rollouts = append(s.rollouts, *found)
+			}
+		}
+	})
+	slices.SortFunc(s.rollouts, func(a, b v1.Rollout) int { return strings.Compare(a.Name, b.Name) })
+	return err
 }
 
 func (r *RolloutReconciler) lookAtService(ctx context.Context, rollout *v1.Rollout, s *sight) error {
@@ -100,12 +115,16 @@ func (r *RolloutReconciler) lookAtMesh(ctx context.Context, rollout *v1.Rollout,
 	return err
 }
 
-// meshObjects lists a kind, sorted by name. One of the Rollout's own that we wrote and the cache does not have is asked
-// for live: it is gone, or the cache is behind.
+// meshObjects lists what of a kind matters to the Rollout, sorted by name. One of its own that we wrote and the cache does not
+// have is asked for live: it is gone, or the cache is behind.
 func (r *RolloutReconciler) meshObjects(
 	ctx context.Context, reader client.Reader, kind schema.GroupVersionKind, rollout *v1.Rollout,
 ) ([]*unstructured.Unstructured, error) {
-	objects, err := r.listRaw(ctx, reader, kind, rollout.Namespace)
+	tokens := routingTokens(rollout)
+	if kind == kindDestinationRule {
+		tokens = ruleTokens(rollout)
+	}
+	objects, err := r.listRaw(ctx, reader, kind, rollout.Namespace, tokens)
 	if err != nil {
 		return nil, err
 	}
@@ -149,20 +168,45 @@ func (r *RolloutReconciler) liveObject(ctx context.Context, kind schema.GroupVer
 	return obj, nil
 }
 
-func (r *RolloutReconciler) listRaw(ctx context.Context, reader client.Reader, kind schema.GroupVersionKind, namespace string) ([]*unstructured.Unstructured, error) {
+// listRaw lists the objects of a kind that have any of the tokens, in no order. The API server knows no tokens: from there all
+// of the namespace comes, and is sifted here.
+func (r *RolloutReconciler) listRaw(
+	ctx context.Context, reader client.Reader, kind schema.GroupVersionKind, namespace string, tokens []string,
+) ([]*unstructured.Unstructured, error) {
 	if err := r.readable(kind.GroupKind()); err != nil {
 		return nil, err
 	}
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-	if err := reader.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing %ss of %s: %w", kind.Kind, namespace, err)
+	if reader == r.Live {
+		if err := reader.List(ctx, list, client.InNamespace(namespace)); err != nil {
+			return nil, fmt.Errorf("listing %ss of %s: %w", kind.Kind, namespace, err)
+		}
+		return sift(list.Items, tokens), nil
 	}
-	objects := make([]*unstructured.Unstructured, len(list.Items))
-	for i := range list.Items {
-		objects[i] = &list.Items[i]
+	var objects []*unstructured.Unstructured
+	seen := map[string]bool{}
+	err := listBy(ctx, reader, list, namespace, tokens, func() {
+		for i := range list.Items {
+			if obj := &list.Items[i]; !seen[obj.GetName()] {
+				seen[obj.GetName()] = true
+				objects = append(objects, obj)
+			}
+		}
+	})
+	return objects, err
+}
+
+// sift keeps the objects that have any of the tokens.
+func sift(items []unstructured.Unstructured, tokens []string) []*unstructured.Unstructured {
+	var objects []*unstructured.Unstructured
+	for i := range items {
+		has := func(token string) bool { return slices.Contains(tokens, token) }
+		if obj := &items[i]; slices.ContainsFunc(Tokens(obj), has) {
+			objects = append(objects, obj)
+		}
 	}
-	return objects, nil
+	return objects
 }
 
 // lookAtPods reads workloads and endpoints.

@@ -144,13 +144,11 @@ func faultChanged(before, after *v1.Rollout) bool {
 
 // wakeNeighbours wakes the Rollouts that share a host with this one, be it for a fault.
 func (r *RolloutReconciler) wakeNeighbours(q queue, rollout *v1.Rollout) {
-	hosts := map[string]bool{mesh.HostKey(rollout.Spec.Host, rollout.Namespace): true}
-	for _, step := range rollout.Spec.Steps {
-		if step.Fault != nil && step.Fault.Host != "" {
-			hosts[mesh.HostKey(step.Fault.Host, rollout.Namespace)] = true
-		}
+	var tokens []string
+	for _, host := range hostsOf(rollout) {
+		tokens = append(tokens, hostToken(mesh.HostKey(host, rollout.Namespace)))
 	}
-	for _, key := range r.interest.where(rollout.Namespace, func(i interest) bool { return i.shares(hosts) }) {
+	for _, key := range r.interest.where(rollout.Namespace, tokens, nil) {
 		if key.Name != rollout.Name {
 			enqueue(q, key, 0)
 		}

@@ -38,19 +38,21 @@ type endpoint struct {
 
 // findWorkloads lists the workloads whose pods the Service selects, and those that the spec names; by kind and name.
 func (r *RolloutReconciler) findWorkloads(ctx context.Context, rollout *v1.Rollout, selector labels.Selector) ([]workload, error) {
-	named := map[string]bool{}
+	named, tokens := map[string]bool{}, selectorTokens(selector)
 	for _, v := range rollout.Spec.Versions {
 		if v.Workload != nil {
 			named[workloadKind(v.Workload)+"/"+v.Workload.Name] = true
+			tokens = append(tokens, nameToken(v.Workload.Name))
 		}
 	}
+	tokens = unique(tokens)
 	var found []workload
 	for _, list := range []client.ObjectList{&appsv1.DaemonSetList{}, &appsv1.DeploymentList{}, &appsv1.StatefulSetList{}} {
-		all, err := r.listWorkloads(ctx, list, rollout.Namespace)
+		some, err := r.listWorkloads(ctx, list, rollout.Namespace, tokens)
 		if err != nil {
 			return nil, err
 		}
-		for _, w := range all {
+		for _, w := range some {
 			if named[w.kind+"/"+w.name] || selector.Matches(labels.Set(w.template.Labels)) {
 				found = append(found, w)
 			}
@@ -69,30 +71,40 @@ func workloadKind(ref *v1.WorkloadReference) string {
 	return ref.Kind
 }
 
-func (r *RolloutReconciler) listWorkloads(ctx context.Context, list client.ObjectList, namespace string) ([]workload, error) {
+// listWorkloads lists, once each, those of a kind that have any of the tokens.
+func (r *RolloutReconciler) listWorkloads(ctx context.Context, list client.ObjectList, namespace string, tokens []string) ([]workload, error) {
 	kind := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", list), "*v1."), "List")
 	if err := r.readable(schema.GroupKind{Group: appsv1.GroupName, Kind: kind}); err != nil {
 		return nil, err
 	}
-	if err := r.Client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing %ss of %s: %w", kind, namespace, err)
-	}
 	var out []workload
+	seen := map[string]bool{}
+	add := func(w workload) {
+		if !seen[w.name] {
+			seen[w.name] = true
+			out = append(out, w)
+		}
+	}
+	err := listBy(ctx, r.Client, list, namespace, tokens, func() { eachWorkload(list, add) })
+	return out, err
+}
+
+// eachWorkload reads a list.
+func eachWorkload(list client.ObjectList, do func(workload)) {
 	switch l := list.(type) {
 	case *appsv1.DaemonSetList:
 		for i := range l.Items {
-			out = append(out, daemonSet(&l.Items[i]))
+			do(daemonSet(&l.Items[i]))
 		}
 	case *appsv1.DeploymentList:
 		for i := range l.Items {
-			out = append(out, deployment(&l.Items[i]))
+			do(deployment(&l.Items[i]))
 		}
 	case *appsv1.StatefulSetList:
 		for i := range l.Items {
-			out = append(out, statefulSet(&l.Items[i]))
+			do(statefulSet(&l.Items[i]))
 		}
 	}
-	return out, nil
 }
 
 func deployment(d *appsv1.Deployment) workload {
@@ -145,7 +157,7 @@ func (r *RolloutReconciler) findEndpoints(ctx context.Context, namespace string,
 			found = append(found, endpoint{"pod " + pod.Name, pod.Labels, podReady(pod)})
 		}
 	}
-	entries, err := r.listRaw(ctx, r.Client, kindWorkloadEntry, namespace)
+	entries, err := r.listRaw(ctx, r.Client, kindWorkloadEntry, namespace, selectorTokens(selector))
 	if problem, err := unreadable(err); err != nil || problem != nil {
 		return found, err // without Istio's CRDs there are no WorkloadEntries
 	}

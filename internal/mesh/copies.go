@@ -229,6 +229,11 @@ func isOurs(u *unstructured.Unstructured) bool {
 	return true
 }
 
+// FaultCarrier is the name of the VirtualService that is made for a Rollout's fault on a host that has none.
+func FaultCarrier(rollout, host, namespace string) string {
+	return faultCarrierName(rollout, host, namespace)
+}
+
 // faultCarrierName is the same however the host of a Service is spelled.
 func faultCarrierName(rollout, host, namespace string) string {
 	if service, _, ok := ServiceOf(host, namespace); ok {

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+
+	"sluice.dev/sluice/controllers"
 )
 
 // The kinds that the simulation knows.
@@ -102,8 +104,11 @@ func (c *apiClient) Get(_ context.Context, key client.ObjectKey, obj client.Obje
 func (c *apiClient) List(_ context.Context, list client.ObjectList, opts ...client.ListOption) error {
 	options := (&client.ListOptions{}).ApplyOptions(opts)
 	kind := strings.TrimSuffix(c.kind(list), "List")
+	token, indexed := "", false
 	if options.FieldSelector != nil {
-		panic("simulation: no index on " + options.FieldSelector.String())
+		if token, indexed = options.FieldSelector.RequiresExactMatch(controllers.IndexName); !indexed || c.isLive {
+			panic("simulation: no index on " + options.FieldSelector.String())
+		}
 	}
 	if err := c.before(options.Namespace, "list "+kind); err != nil {
 		return err
@@ -116,7 +121,11 @@ func (c *apiClient) List(_ context.Context, list client.ObjectList, opts ...clie
 		if options.LabelSelector != nil && !options.LabelSelector.Matches(labels.Set(v.object.GetLabels())) {
 			continue
 		}
-		item := runtime.Object(v.decode(sample))
+		decoded := v.decode(sample)
+		if indexed && !slices.Contains(controllers.Tokens(decoded), token) {
+			continue
+		}
+		item := runtime.Object(decoded)
 		if !shared {
 			item = item.DeepCopyObject()
 		}
