@@ -53,7 +53,24 @@ func (d *draft) beginStep(plan []stage, index int, evidence string) {
 		message += "; " + evidence
 	}
 	d.event(false, "StepStarted", "%s", message)
-	d.setStepPhase(stage, "the mesh is being written")
+	d.setStepPhase(stage, stage.untilWritten())
+}
+
+// untilWritten says what a step waits for whose traffic is not in force yet. Where no clock is committed once it is, the gates
+// are named from the beginning: nothing else would be written of that step.
+func (s *stage) untilWritten() string {
+	if len(s.gates) == 0 || s.timed() {
+		return "the mesh is being written"
+	}
+	return s.waitsForGates()
+}
+
+func (s *stage) waitsForGates() string {
+	names := make([]string, len(s.gates))
+	for i := range s.gates {
+		names[i] = s.gates[i].Name
+	}
+	return "waits for gates " + strings.Join(names, ", ")
 }
 
 // nameStep writes the step's name and place as the plan has them now: later steps may have come or gone.
@@ -210,7 +227,7 @@ func (d *draft) blocked(next *stage) bool {
 func (d *draft) held(stage *stage) string {
 	applied, ok := d.applied()
 	if !ok || d.in.Written == nil {
-		return "the mesh is being written"
+		return stage.untilWritten()
 	}
 	if end := applied.Add(stage.hold); d.in.Now.Before(end) {
 		d.wake(end)
@@ -231,11 +248,7 @@ func (d *draft) waitsFor(stage *stage) string {
 		return "waits for its probe"
 	}
 	if !d.gatesPass(stage) {
-		names := make([]string, len(stage.gates))
-		for i := range stage.gates {
-			names[i] = stage.gates[i].Name
-		}
-		return "waits for gates " + strings.Join(names, ", ")
+		return stage.waitsForGates()
 	}
 	return ""
 }
