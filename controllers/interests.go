@@ -56,6 +56,9 @@ func (in *interests) note(rollout *v1.Rollout, service *corev1.Service) {
 	for _, name := range drivenNames(kindVirtualService, &rollout.Status) {
 		i.tokens = append(i.tokens, drivenToken(name))
 	}
+	for _, vs := range rollout.Spec.VirtualServices { // to be driven as soon as they are there
+		i.tokens = append(i.tokens, drivenToken(vs.Name))
+	}
 	for _, v := range rollout.Spec.Versions {
 		if v.Workload != nil {
 			i.tokens = append(i.tokens, workloadToken(v.Workload.Name))

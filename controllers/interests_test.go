@@ -14,9 +14,10 @@ import (
 func TestInterests(t *testing.T) {
 	in := newInterests()
 	rollout := rolloutOf(v1.RolloutSpec{
-		Host:     "reviews",
-		Steps:    []v1.Step{{Name: "slow", Fault: &v1.Fault{Host: "ratings"}}},
-		Versions: []v1.Version{{Name: "v9", Workload: &v1.WorkloadReference{Name: "odd"}}},
+		Host:            "reviews",
+		Steps:           []v1.Step{{Name: "slow", Fault: &v1.Fault{Host: "ratings"}}},
+		Versions:        []v1.Version{{Name: "v9", Workload: &v1.WorkloadReference{Name: "odd"}}},
+		VirtualServices: []v1.VirtualService{{Name: "edge"}},
 	})
 	rollout.Status.VirtualServices = []v1.ManagedVirtualService{{Name: "site"}}
 	service := &corev1.Service{Spec: corev1.ServiceSpec{Selector: labelled("app", "reviews")}}
@@ -44,6 +45,7 @@ func TestInterests(t *testing.T) {
 		"a route to the fault's host":  {in.inMesh("bookinfo", "any", route("ratings")), true},
 		"a VirtualService for it":      {in.inMesh("bookinfo", "any", map[string]any{"hosts": []any{"reviews"}}), true},
 		"what it drives":               {in.inMesh("bookinfo", "site", nil), true},
+		"what it names to be driven":   {in.inMesh("bookinfo", "edge", nil), true},
 		"a route to another host":      {in.inMesh("bookinfo", "any", route("details")), false},
 		"a route from another mesh ns": {in.inMesh("other", "any", route("reviews")), false},
 	}
