@@ -31,9 +31,10 @@ import (
 	"sluice.dev/sluice/internal/pipeline"
 )
 
-// Leader election takes a lease, and tells of it in an event of the core group.
-// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;create;update
-// +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
+// Leader election takes a lease in the operator's own namespace, and tells of it there in an event of the core group.
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=sluice-system,resources=leases,verbs=create
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=sluice-system,resources=leases,resourceNames=sluice-operator,verbs=get;update
+// +kubebuilder:rbac:groups="",namespace=sluice-system,resources=events,verbs=create;patch
 
 const (
 	leaseName = "sluice-operator"
