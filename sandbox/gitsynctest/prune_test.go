@@ -22,10 +22,12 @@ func metaReason(err error) metav1.StatusReason { return apierrors.ReasonForError
 
 // ignoreEnd leaves out what an end of the context brings.
 func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // remove takes files out of the repository and pushes.
@@ -105,7 +107,7 @@ func TestRolloutsArePrunedFirst(t *testing.T) {
 	w := newWorld(t)
 	w.allow("default", "*")
 	finalizer := strings.Replace(rollout, "name: reviews", "name: reviews, finalizers: [sluice.dev/rollout]", 1)
-	w.applied0(w.push("deploy/a.yaml", configMap("a", "1"), "deploy/rollout.yaml", finalizer, "deploy/stay.yaml", configMap("stay", "1")))
+	w.followed(w.push("deploy/a.yaml", configMap("a", "1"), "deploy/rollout.yaml", finalizer, "deploy/stay.yaml", configMap("stay", "1")))
 	sync := w.applied(w.remove("deploy/a.yaml", "deploy/rollout.yaml"))
 	pending := meta.FindStatusCondition(sync.Status.Conditions, v1.ConditionPrunePending)
 	if pending == nil || !strings.Contains(pending.Message, "Rollout "+w.namespace+"/reviews takes its traffic back") {
@@ -128,8 +130,8 @@ func TestRolloutsArePrunedFirst(t *testing.T) {
 	}
 }
 
-// applied0 starts the GitSync and waits for the first revision.
-func (w *world) applied0(commit string) {
+// followed starts the GitSync and waits for the first revision.
+func (w *world) followed(commit string) {
 	w.t.Helper()
 	w.sync(nil)
 	w.applied(commit)
@@ -266,7 +268,7 @@ func TestDeleteGitSync(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.allow("default", "*")
-			w.applied0(w.push("deploy/a.yaml", configMap("a", "1"), "deploy/rollout.yaml", rollout, "deploy/service.yaml", service, "deploy/v1.yaml", deployment("v1")))
+			w.followed(w.push("deploy/a.yaml", configMap("a", "1"), "deploy/rollout.yaml", rollout, "deploy/service.yaml", service, "deploy/v1.yaml", deployment("v1")))
 			w.edit(tc.change)
 			w.must(admin.Delete(t.Context(), w.get()))
 			w.eventually("the GitSync to go", func(context.Context) error {
