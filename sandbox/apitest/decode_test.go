@@ -106,7 +106,8 @@ spec:
   interval: 1m
   secretRef: {name: git-credentials}
   serviceAccountName: bookinfo-deployer
-  prune: false
+  webhook: {provider: github, secretRef: {name: hook-secret}}
+  prune: true
   suspend: false
 `
 )

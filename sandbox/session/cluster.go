@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -14,10 +13,10 @@ import (
 	"sluice.dev/sluice/sandbox/setup"
 )
 
-// The operator's identity, whose rights are those of config/rbac and no more.
+// The operator's identity, whose rights are those of config/default and no more.
 const (
 	operatorNamespace = "sluice-system"
-	operatorUser      = "system:serviceaccount:" + operatorNamespace + ":sluice-operator"
+	operatorAccount   = "sluice-operator"
 )
 
 // Cluster is a control plane in which Sluice is installed.
@@ -33,7 +32,7 @@ type Cluster struct {
 	forge *forge
 }
 
-// StartCluster starts a control plane and installs Sluice's CRDs and the operator's rights.
+// StartCluster starts a control plane and installs Sluice by config/default.
 func StartCluster(ctx context.Context, dataDir string, out io.Writer) (*Cluster, error) {
 	return StartClusterWith(ctx, controlplane.Options{DataDir: dataDir, Out: out})
 }
@@ -65,36 +64,15 @@ func (c *Cluster) install(ctx context.Context) error {
 	if c.Client, err = client.NewWithWatch(c.RESTConfig, client.Options{Scheme: scheme}); err != nil {
 		return err
 	}
-	if err := c.CreateNamespace(ctx, operatorNamespace); err != nil {
+	// As a user does; the Deployment stays without pods, since no controller-manager runs: StartOperator is in its place.
+	if _, err := c.KubectlRun(ctx, "apply", "--server-side", "-k", filepath.Join(c.Root, "config", "default")); err != nil {
 		return err
 	}
-	if err := setup.InstallCRDs(ctx, c.ControlPlane); err != nil {
+	if _, err := c.KubectlRun(ctx, "wait", "--for=condition=Established", "--timeout=30s",
+		"crd/rollouts.sluice.dev", "crd/gitsyncs.sluice.dev"); err != nil {
 		return err
 	}
-	if err := c.applyFolder(ctx, "config/rbac"); err != nil {
-		return err
-	}
-	c.OperatorKubeConfig, err = c.KubeConfigFor(operatorUser, "system:serviceaccounts", "system:serviceaccounts:"+operatorNamespace, "system:authenticated")
+	// A token of its own: to impersonate service accounts is a right that has to be its own as well.
+	c.OperatorKubeConfig, err = c.KubeConfigForServiceAccount(ctx, operatorNamespace, operatorAccount)
 	return err
-}
-
-// applyFolder applies each manifest of a folder of the repository.
-func (c *Cluster) applyFolder(ctx context.Context, folder string) error {
-	files, err := filepath.Glob(filepath.Join(c.Root, folder, "*.yaml"))
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		if filepath.Base(file) == "kustomization.yaml" {
-			continue
-		}
-		manifests, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		if err := c.Kube.Apply(ctx, operatorNamespace, manifests); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-	}
-	return nil
 }

@@ -37,7 +37,7 @@ type Operator struct {
 	HookURL string
 }
 
-// StartOperator runs the operator with the rights of config/rbac until it is ready.
+// StartOperator runs the operator with the rights of config/default until it is ready.
 func (c *Cluster) StartOperator(ctx context.Context, o OperatorOptions) (*Operator, error) {
 	ports, err := process.FreePorts(3)
 	if err != nil {

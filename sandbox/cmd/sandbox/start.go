@@ -54,7 +54,7 @@ func start(ctx context.Context, withOperator bool, out io.Writer) (*stage, error
 		steps = append(steps, struct {
 			name string
 			do   func() error
-		}{"the operator, with the rights of config/rbac", func() error { return s.startOperator(ctx) }})
+		}{"the operator, with the rights of config/default", func() error { return s.startOperator(ctx) }})
 	}
 	for _, step := range steps {
 		began := time.Now()
