@@ -59,6 +59,7 @@ func TestGitSyncRules(t *testing.T) {
 			name: "serviceAccountName", accepts: `serviceAccountName: bookinfo-deployer`,
 			refuses: `serviceAccountName: Deployer`, field: "spec.serviceAccountName", message: "must be the name of an object",
 		},
+		{name: "prune", accepts: `prune: true`, refuses: `prune: "yes"`, field: "spec.prune", message: "must be of type boolean"},
 		{name: "secretRef", accepts: `secretRef: {name: git}`, refuses: `secretRef: {}`, field: "spec.secretRef.name", message: "Required value"},
 		{
 			name: "webhook", accepts: `webhook: {provider: generic, secretRef: {name: hook}}`,
@@ -71,7 +72,6 @@ func TestGitSyncRules(t *testing.T) {
 
 func TestGitSyncRefusesWhatDoesNotWorkYet(t *testing.T) {
 	checkRules(t, gitsyncs, gitSync, []rule{
-		{name: "prune", accepts: `prune: false`, refuses: `prune: true`, field: "spec.prune", message: "true does not work yet"},
 		{name: "verify", refuses: `verify: {secretRef: {name: keys}}`, field: "spec.verify", message: "verify does not work yet"},
 		{
 			name: "commitStatus", refuses: `commitStatus: {provider: github, secretRef: {name: token}}`,
