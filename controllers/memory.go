@@ -123,6 +123,9 @@ func (n *notes) untilKnown(name string, labels map[string]string, wayBack bool, 
 	return max(0, delay-now.Sub(known.since))
 }
 
+// needed: a subset does not leave any more; if it does so again, its time is counted afresh.
+func (n *notes) needed(name string) { delete(n.unnamed, name) }
+
 // untilReleased is how much longer a subset stays that no route names any more; named ones stay.
 func (n *notes) untilReleased(name string, named bool, delay time.Duration, now time.Time) (time.Duration, bool) {
 	if named {

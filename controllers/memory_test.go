@@ -100,6 +100,10 @@ func TestSubsetsLeaveAfterTheirLastReference(t *testing.T) {
 			t.Errorf("at %ds, named %v: %s %v, want %s %v", s.at, s.named, rest, goes, s.rest, s.goes)
 		}
 	}
+	n.needed("v1")
+	if rest, _ := n.untilReleased("v1", false, delay, after(9)); rest != delay {
+		t.Errorf("needed in between: %s more, want the whole delay", rest)
+	}
 }
 
 func TestNotesOfARecreatedRollout(t *testing.T) {

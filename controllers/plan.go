@@ -167,7 +167,11 @@ func (p *planner) references() map[string]bool {
 func (p *planner) released() []string {
 	var names []string
 	for _, subset := range p.rollout.Status.Subsets {
-		if !subset.Leaving || !slices.ContainsFunc(subsetsIn(p.rule), func(s v1.Subset) bool { return s.Name == subset.Name }) {
+		if !subset.Leaving {
+			p.notes.needed(subset.Name)
+			continue
+		}
+		if !slices.ContainsFunc(subsetsIn(p.rule), func(s v1.Subset) bool { return s.Name == subset.Name }) {
 			continue
 		}
 		rest, leaves := p.notes.untilReleased(subset.Name, p.references()[subset.Name], p.delay, p.now)

@@ -38,6 +38,8 @@ func (d *draft) idle() {
 	case d.rejected():
 		r := d.status.Rejected
 		d.setPhase(v1.PhaseRolledBack, r.Reason, r.Message)
+	case d.proven(version) && d.pinned(version) != nil:
+		d.stall(*d.pinned(version))
 	case d.proven(version):
 		d.returnAtOnce(version) // neither suspension nor a window holds up a way back
 	case d.rollout.Spec.Suspend:

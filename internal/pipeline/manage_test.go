@@ -146,6 +146,12 @@ func TestPinnedSubset(t *testing.T) {
 	}
 	w.in.Mesh.PinnedSubsets = nil
 	w.settle().untilPhase(v1.PhaseHealthy)
+	// Not even a return to a proven version changes what others send to.
+	w.in.Mesh.PinnedSubsets = []string{"v1"}
+	w.in.Mesh.Subsets = []v1.Subset{{Name: "v1", Labels: map[string]string{"version": "one"}}}
+	if w.ask("v1").settle(); w.status().Reason != v1.ReasonSubsetInUse || w.status().Stable != "v3" {
+		t.Errorf("%s/%s on %s: %s", w.status().Phase, w.status().Reason, w.status().Stable, w.status().Message)
+	}
 }
 
 func TestSkippedRoutesAreBounded(t *testing.T) {

@@ -37,6 +37,7 @@ func (o *oracle) onRoutes(c change) {
 		return
 	}
 	w.sometimes["route written"]++
+	o.countWrite(c.key, r.Status.Traffic)
 	if !slices.Contains(drivenKeys(&r.Status), c.key) {
 		w.violated(14, "the operator wrote %s, which status does not name", c.key)
 		return

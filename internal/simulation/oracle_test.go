@@ -32,6 +32,7 @@ type passNotes struct {
 	began       int64       // the store's position
 	backTo      *v1.Traffic // what a rollback committed
 	mustGoBack  string
+	backWrites  map[objectKey]int
 	conflicting int
 }
 
@@ -142,7 +143,7 @@ func (o *oracle) checkRollback(r *v1.Rollout) {
 		if !written && !o.unknown(key, vs, back.Stable.Subset) {
 			w.violated(9, "the reconcile that rolled back ended with %s of %s", describeVirtualService(vs), key)
 		}
-		if n := o.writesInPass(key); n > 1 {
+		if n := o.pass.backWrites[key]; n > 1 {
 			w.violated(9, "the reconcile that rolled back wrote %s %d times", key, n)
 		}
 	}
@@ -151,15 +152,15 @@ func (o *oracle) checkRollback(r *v1.Rollout) {
 	}
 }
 
-// writesInPass counts the writes of an object since the reconcile began.
-func (o *oracle) writesInPass(key objectKey) int {
-	n := 0
-	for _, v := range o.world.store.histories[key] {
-		if v.rv > o.pass.began && v.actor == "operator" && v.object != nil {
-			n++
-		}
+// countWrite notes a write that a rollback's commit asks for; another decision in the same reconcile has writes of its own.
+func (o *oracle) countWrite(key objectKey, t *v1.Traffic) {
+	if back := o.pass.backTo; back == nil || t == nil || t.Canary != nil || t.Stable.Version != back.Stable.Version {
+		return
 	}
-	return n
+	if o.pass.backWrites == nil {
+		o.pass.backWrites = map[objectKey]int{}
+	}
+	o.pass.backWrites[key]++
 }
 
 // unknown tells whether the way back has to wait for its subset: the routes were edited by hand and do not name it, and it
