@@ -174,7 +174,10 @@ func (b *breaker) count(signal v1.BreakerSignal, known counts, at time.Time) (st
 	case v1.SignalRetryLimit:
 		return partRequests, known.flagged[flagRetryLimit]
 	case v1.SignalEjection:
-		if n, exposed := known.total[partEjection]; exposed || b.before == nil {
+		// That Envoy says "none" does not mean that the callers' proxies do: any proxy of the mesh has the cluster.
+		n := known.total[partEjection]
+		elsewhere := b.watch.Scope != v1.BreakerHost && known.total[partElsewhere] > 0
+		if n > 0 || b.before == nil || elsewhere {
 			return partEjection, n
 		}
 		return partHost, known.total[partHost] - b.expected(at)

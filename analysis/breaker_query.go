@@ -24,6 +24,8 @@ const (
 	// partOverflow and partEjection are Envoy's own statistics of the canary's clusters.
 	partOverflow = "overflow"
 	partEjection = "ejection"
+	// partElsewhere counts endpoints of the host's other clusters that Envoy ejected: they lose requests too.
+	partElsewhere = "elsewhere"
 	// partSeen is there if the host's callers report anything at all.
 	partSeen = "seen"
 )
@@ -73,6 +75,8 @@ func (l lookup) parts() map[string]string {
 		parts[partEjection] = "sum(" + l.risen(envoyEjections+"{"+clusterMatcher(l.watch)+"}", window) + ")"
 		if since := l.watch.HostSince; !since.IsZero() && l.window(since) >= time.Second {
 			parts[partHost] = l.lost(l.window(since))
+			parts[partElsewhere] = fmt.Sprintf("sum(max_over_time(%s{%s}[%s]))",
+				envoyEjections, otherClusters(l.watch), promDuration(l.window(since)))
 		}
 	}
 	parts[partSeen] = "group(" + requests + "{" + host + "})"
@@ -140,17 +144,27 @@ func flagMatcher(flags ...string) string {
 // clusterMatcher selects the canary's clusters, or all of the host's, in any proxy: outbound|9080|v3|reviews.bookinfo.svc.cluster.local,
 // in newer releases with a suffix after a semicolon.
 func clusterMatcher(w pipeline.BreakerWatch) string {
-	subset := regexp.QuoteMeta(w.Subset)
 	if w.Scope == v1.BreakerHost {
-		subset = "[^|]*"
+		return fmt.Sprintf("cluster_name=~%q", clusters(w, anySubset))
 	}
-	return fmt.Sprintf("cluster_name=~%q", `outbound\|[0-9]+\|`+subset+`\|`+regexp.QuoteMeta(v1.HostKey(w.Host, w.Namespace))+`(;.*)?`)
+	return fmt.Sprintf("cluster_name=~%q", clusters(w, regexp.QuoteMeta(w.Subset)))
+}
+
+// otherClusters selects all of the host's clusters but the canary's.
+func otherClusters(w pipeline.BreakerWatch) string {
+	return fmt.Sprintf("cluster_name=~%q,cluster_name!~%q", clusters(w, anySubset), clusters(w, regexp.QuoteMeta(w.Subset)))
+}
+
+const anySubset = "[^|]*"
+
+func clusters(w pipeline.BreakerWatch, subset string) string {
+	return `outbound\|[0-9]+\|` + subset + `\|` + regexp.QuoteMeta(v1.HostKey(w.Host, w.Namespace)) + `(;.*)?`
 }
 
 // joined asks for all parts at once.
 func joined(parts map[string]string) string {
 	var queries []string
-	for _, part := range []string{partRequests, partHost, partOverflow, partEjection, partSeen} {
+	for _, part := range []string{partRequests, partHost, partOverflow, partEjection, partElsewhere, partSeen} {
 		if query, ok := parts[part]; ok {
 			queries = append(queries, fmt.Sprintf(`label_replace(%s, %q, %q, "", "")`, query, partLabel, part))
 		}

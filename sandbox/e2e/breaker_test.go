@@ -49,7 +49,7 @@ func (s *stage) pushGuarded(t *testing.T, version, policy string, steps ...v1.St
 	push(t, s, func(spec *v1.RolloutSpec) {
 		spec.Version, spec.Steps = scenario.Canary, steps
 		spec.Versions = []v1.Version{{Name: version, TrafficPolicy: given}}
-		spec.GateDefaults, spec.Gates = nil, []v1.Gate{} // nothing but the breaker can roll back
+		spec.Gates = []v1.Gate{{Name: "content", Query: "vector(1)", Min: "1"}} // nothing but the breaker can roll back
 	})
 }
 
