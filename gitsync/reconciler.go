@@ -218,6 +218,10 @@ func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembe
 		// Not applied whole: nothing is pruned but the Rollouts, which may be what an object is held back for.
 		stale, _ = split(stale)
 	}
+	if len(stale) == 0 {
+		outcome.Pruned = &Pruned{}
+		return outcome, nil
+	}
 	pruner, err := r.pruner(ctx, sync, applier)
 	if err != nil {
 		return outcome, &pruneError{err}
