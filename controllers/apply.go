@@ -14,7 +14,7 @@ import (
 func (c *convergence) apply(ctx context.Context) (bool, error) {
 	changes := c.writable(c.plan.changes)
 	if len(changes) == 0 {
-		return false, nil
+		return c.verify(ctx), nil
 	}
 	if !c.confirmed {
 		// The mesh is not as status says although nothing was decided now: before that is "repaired", make sure that this
@@ -26,9 +26,11 @@ func (c *convergence) apply(ctx context.Context) (bool, error) {
 	if err := c.writeAll(ctx, changes); err != nil {
 		return false, err
 	}
+	took := c.Clock.Since(c.began)
+	c.verify(ctx)
 	c.plan = c.makePlan(c.Clock.Now())
 	if c.urgent && !c.plan.carrying && c.decision.Rollback {
-		c.Metrics.rollbackSeconds.Observe(c.Clock.Since(c.began).Seconds())
+		c.Metrics.rollbackSeconds.Observe(took.Seconds())
 	}
 	return true, nil
 }
@@ -143,6 +145,10 @@ func (c *convergence) note(change change, err error) error {
 		c.ledger.wrote(change.kind, change.want)
 	}
 	c.sight.replace(change.kind, change.name, change.want)
+	if c.written == nil {
+		c.written = map[objectRef]bool{}
+	}
+	c.written[change.object()] = true
 	if change.carries {
 		c.notes.acked, c.notes.written = c.Clock.Now(), nil
 	}

@@ -30,6 +30,9 @@ type convergence struct {
 	urgent bool
 	// refused are the objects whose write the API server refused in this reconcile; they are tried again in the next.
 	refused map[objectRef]bool
+	// written are the objects that this reconcile wrote. unverified: the others, on the way back, are known from a cache only.
+	written    map[objectRef]bool
+	unverified bool
 
 	decision pipeline.Decision
 	plan     plan

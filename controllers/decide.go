@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -151,22 +152,35 @@ func (c *convergence) commit(ctx context.Context) error {
 	}
 	c.Metrics.committed(before, c.rollout)
 	if c.decision.Rollback {
-		c.lookLive(ctx)
+		c.notes.unsure, c.unverified = true, true
 	}
 	c.plan = c.makePlan(c.Clock.Now())
 	return nil
 }
 
-// lookLive reads the mesh's objects from the API server: the way back does not trust a cache that may be behind. Where the
-// server does not answer, what is cached has to do, until it is read live.
-func (c *convergence) lookLive(ctx context.Context) {
-	fresh := *c.sight
-	if err := c.lookAtMesh(ctx, c.rollout, c.Live, &fresh); err != nil {
-		log.FromContext(ctx).Info("the mesh could not be read live for the way back", "error", err.Error())
-		c.notes.unsure = true
-		return
+// verify reads from the API server what the way back depends on and was not just written: a write carries the version that it
+// was based on, but where nothing was to be written, only a cache said so, which may be behind. It tells whether it did; where
+// the server does not answer, the next reconcile reads it live.
+func (c *convergence) verify(ctx context.Context) bool {
+	if !c.unverified {
+		return false
 	}
-	c.sight, c.notes.unsure = &fresh, false
+	c.unverified = false
+	for _, kind := range []schema.GroupVersionKind{kindVirtualService, kindDestinationRule} {
+		for _, name := range drivenNames(kind, &c.rollout.Status) {
+			if c.sight.meshProblem != nil || c.written[objectRef{kind.Kind, name}] {
+				continue
+			}
+			live, err := c.liveObject(ctx, kind, keyOf(c.key.Namespace, name))
+			if err != nil {
+				log.FromContext(ctx).Info("the mesh could not be read live after the way back", "error", err.Error())
+				return false
+			}
+			c.sight.replace(kind, name, live)
+		}
+	}
+	c.notes.unsure = false
+	return true
 }
 
 func allStable(t *v1.Traffic) bool { return t != nil && t.Canary == nil }
