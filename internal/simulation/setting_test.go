@@ -177,11 +177,12 @@ func (w *world) drawSetting() setting {
 	case 1:
 		s.foundSubsets = []string{"v1"}
 	}
-	if s.mesh == "rich" {
+	switch {
+	case s.mesh == "rich":
 		s.foundSubsets = []string{"v1", "v2", "v9"}
-	} else if s.mesh == "chosen" {
+	case s.mesh == "chosen":
 		s.foundSubsets = []string{"v1", "v2"}
-	} else if s.mesh == "simple" && s.foundSubsets == nil {
+	case s.mesh == "simple" && s.foundSubsets == nil:
 		s.foundSubsets = []string{"v1"}
 	}
 	var steps []string
