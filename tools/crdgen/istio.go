@@ -145,13 +145,18 @@ var (
 	longNumbers        = []string{"minimumRingSize", "tableSize"}
 )
 
+// istioDurationPattern is of what Go and CEL parse alike; it holds what Go writes, which is seconds with up to nine decimals.
+const istioDurationPattern = `^([0-9]{1,10}([.][0-9]{1,9})?(h|m|s|ms|us|ns)){1,4}$`
+
 // fitGo makes the API server take, in those fields, exactly what our Go types decode and what they write.
 func fitGo(schema *apiext.JSONSchemaProps) {
 	for name, property := range schema.Properties {
 		switch {
 		case slices.Contains(uncheckedDurations, name) && property.Type == "string" && len(property.XValidations) == 0:
-			checked := durationSchema()
-			property.MaxLength, property.XValidations = checked.MaxLength, checked.XValidations
+			property.MaxLength, property.XValidations = ptr.To[int64](64), apiext.ValidationRules{{
+				Rule:    "self.matches('" + istioDurationPattern + "') && duration(self) >= duration('0s')",
+				Message: "must be a duration such as 90s or 1h30m",
+			}}
 		case slices.Contains(longNumbers, name) && property.Type == "integer":
 			property.Type, property.XIntOrString = "", true
 			property.AnyOf = []apiext.JSONSchemaProps{{Type: "integer"}, {Type: "string"}}
