@@ -176,6 +176,9 @@ func (c *convergence) verify(ctx context.Context) bool {
 				log.FromContext(ctx).Info("the mesh could not be read live after the way back", "error", err.Error())
 				return false
 			}
+			if live != nil {
+				c.ledger.saw(kind, live)
+			}
 			c.sight.replace(kind, name, live)
 		}
 	}
