@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -46,18 +47,11 @@ func (in *interests) note(rollout *v1.Rollout, service *corev1.Service) {
 	if service != nil && len(service.Spec.Selector) > 0 {
 		i.selector = labels.SelectorFromSet(service.Spec.Selector)
 	}
-	i.tokens = selectorTokens(i.selector)
+	i.tokens = slices.Concat(selectorTokens(i.selector), routingTokens(rollout), ruleTokens(rollout))
 	for _, host := range hostsOf(rollout) {
-		i.tokens = append(i.tokens, hostToken(mesh.HostKey(host, rollout.Namespace)))
 		if name, _, ok := mesh.ServiceOf(host, rollout.Namespace); ok {
 			i.tokens = append(i.tokens, serviceToken(name))
 		}
-	}
-	for _, name := range drivenNames(kindVirtualService, &rollout.Status) {
-		i.tokens = append(i.tokens, drivenToken(name))
-	}
-	for _, vs := range rollout.Spec.VirtualServices { // to be driven as soon as they are there
-		i.tokens = append(i.tokens, drivenToken(vs.Name))
 	}
 	for _, v := range rollout.Spec.Versions {
 		if v.Workload != nil {
@@ -169,15 +163,9 @@ func (in *interests) inWorkload(namespace, name string, template map[string]stri
 	return in.where(namespace, []string{workloadToken(name)}, template)
 }
 
-// inMesh: the object is driven, or names the host.
-func (in *interests) inMesh(namespace, name string, spec any) []types.NamespacedName {
-	hosts := map[string]bool{}
-	collectHosts(spec, namespace, hosts)
-	tokens := []string{drivenToken(name)}
-	for host := range hosts {
-		tokens = append(tokens, hostToken(host))
-	}
-	return in.where(namespace, tokens, nil)
+// inMesh: the object is one of those that a look at the mesh would find.
+func (in *interests) inMesh(obj *unstructured.Unstructured) []types.NamespacedName {
+	return in.where(obj.GetNamespace(), Tokens(obj), nil)
 }
 
 // collectHosts gathers the values of every field `host` and `hosts`, in their full form.

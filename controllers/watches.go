@@ -47,8 +47,8 @@ func (r *RolloutReconciler) watchedKinds() []watchedKind {
 		{apps.WithKind("Deployment"), &appsv1.Deployment{}, workload, []predicate.Predicate{workloadTurned()}},
 		{apps.WithKind("StatefulSet"), &appsv1.StatefulSet{}, workload, []predicate.Predicate{workloadTurned()}},
 		{apps.WithKind("DaemonSet"), &appsv1.DaemonSet{}, workload, []predicate.Predicate{workloadTurned()}},
-		{kindVirtualService, newObject(kindVirtualService), r.mapped(r.meshRollouts(kindVirtualService)), nil},
-		{kindDestinationRule, newObject(kindDestinationRule), r.mapped(r.meshRollouts(kindDestinationRule)), nil},
+		{kindVirtualService, newObject(kindVirtualService), r.meshHandler(kindVirtualService), nil},
+		{kindDestinationRule, newObject(kindDestinationRule), r.meshHandler(kindDestinationRule), nil},
 		{kindWorkloadEntry, newObject(kindWorkloadEntry), r.mapped(r.entryRollouts), nil},
 	}
 }
@@ -75,19 +75,25 @@ func (r *RolloutReconciler) entryRollouts(obj client.Object) []types.NamespacedN
 	return r.interest.inPods(obj.GetNamespace(), entryLabels(entry))
 }
 
-// meshRollouts leaves out the echo of a Rollout's own write, unless it is waited for.
-func (r *RolloutReconciler) meshRollouts(kind schema.GroupVersionKind) func(client.Object) []types.NamespacedName {
-	return func(obj client.Object) []types.NamespacedName {
+// meshHandler leaves out the echo of a Rollout's own write, unless it is waited for. A deletion is never an echo: after a watch
+// that broke off it is told with what the cache had last, which may be just that write.
+func (r *RolloutReconciler) meshHandler(kind schema.GroupVersionKind) handler.EventHandler {
+	concerned := func(obj client.Object) []types.NamespacedName {
 		raw, ok := obj.(*unstructured.Unstructured)
 		if !ok {
 			return nil
 		}
-		keys := r.interest.inMesh(obj.GetNamespace(), obj.GetName(), raw.Object["spec"])
+		return r.interest.inMesh(raw)
+	}
+	gone := r.mapped(concerned)
+	written := r.mapped(func(obj client.Object) []types.NamespacedName {
+		keys := concerned(obj)
 		if len(keys) == 1 && r.ledger.own(kind, obj) && obj.GetDeletionTimestamp() == nil && !r.interest.arrived(keys[0]) {
 			return nil
 		}
 		return keys
-	}
+	})
+	return handler.Funcs{CreateFunc: written.Create, UpdateFunc: written.Update, DeleteFunc: gone.Delete, GenericFunc: written.Generic}
 }
 
 // rolloutHandler wakes the Rollout itself, and those that waited for it. Reverts and deletions overtake.
