@@ -86,7 +86,7 @@ func TestManagedSet(t *testing.T) {
 	if diff := cmp.Diff(want, s.VirtualServices); diff != "" {
 		t.Errorf("managed (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"bookinfo/split: splits already", "bookinfo/testers: pins subset v2"}, s.SkippedRoutes); diff != "" {
+	if diff := cmp.Diff([]string{"bookinfo/testers: pins subset v2", "bookinfo/split: splits already"}, s.SkippedRoutes); diff != "" {
 		t.Errorf("skipped (-want +got):\n%s", diff)
 	}
 	if s.DestinationRule.Name != "found" || s.DestinationRule.Created {

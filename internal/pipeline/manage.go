@@ -3,12 +3,16 @@ package pipeline
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	v1 "sluice.dev/sluice/api/v1"
 )
 
-// skippedLimit bounds status.skippedRoutes.
-const skippedLimit = 60
+// Of the bytes that status has, these are for the routes: those that are driven, and those that are left alone.
+const (
+	managedLimit = 6 * 1024
+	skippedLimit = 3 * 1024
+)
 
 // selection is what of the mesh is to be driven.
 type selection struct {
@@ -22,7 +26,7 @@ type selection struct {
 // name no subset. A route that was left alone because it pins a version stays so, also when that version becomes stable.
 func (d *draft) selectRoutes() selection {
 	var s selection
-	s.skipped = slices.Clone(d.in.Mesh.SkippedRoutes)
+	var pins []string
 	for _, found := range d.in.Mesh.VirtualServices {
 		before, driven := managedByName(d.status.VirtualServices, found.Name)
 		if driven && before.Created {
@@ -34,7 +38,7 @@ func (d *draft) selectRoutes() selection {
 		for _, route := range found.Routes {
 			pin := fmt.Sprintf("%s/%s: pins subset %s", found.Name, route.Key, route.Subset)
 			if len(named) == 0 && !d.selects(route, pin) && !drivesRoute(before, route.Key) {
-				s.skipped = append(s.skipped, pin)
+				pins = append(pins, pin)
 				continue
 			}
 			vs.Routes = append(vs.Routes, sameForm(route, before))
@@ -45,15 +49,29 @@ func (d *draft) selectRoutes() selection {
 		}
 		s.managed = append(s.managed, vs)
 	}
-	if n := len(s.skipped); n > skippedLimit {
-		s.skipped = append(s.skipped[:skippedLimit:skippedLimit], fmt.Sprintf("and %d more", n-skippedLimit))
-	}
+	s.skipped = boundSkipped(slices.Concat(pins, d.in.Mesh.SkippedRoutes))
 	return s
 }
 
+// boundSkipped keeps the first of a list, as many as status has room for.
+func boundSkipped(list []string) []string {
+	room := skippedLimit
+	for i, entry := range list {
+		if room -= len(entry); room < 0 {
+			return append(list[:i:i], fmt.Sprintf("%s%d more", skippedRest, len(list)-i))
+		}
+	}
+	return list
+}
+
+// skippedRest begins an entry that stands for those that status has no room for.
+const skippedRest = "and "
+
 // selects is the default: a route that sends to stable, unless it was left alone with that pin before, or that names no subset.
+// Where the list of those has no room for all, each may have been.
 func (d *draft) selects(route v1.ManagedRoute, pin string) bool {
-	return route.Subset == "" || (route.Subset == d.status.Traffic.Stable.Subset && !slices.Contains(d.status.SkippedRoutes, pin))
+	leftAlone := func(known string) bool { return known == pin || strings.HasPrefix(known, skippedRest) }
+	return route.Subset == "" || (route.Subset == d.status.Traffic.Stable.Subset && !slices.ContainsFunc(d.status.SkippedRoutes, leftAlone))
 }
 
 // sameForm keeps the form in which a route was found when it is driven already.
@@ -80,6 +98,11 @@ func (d *draft) manage() *Problem {
 				"VirtualService %s has no route to manage: none sends all of %s to %s; name the routes to manage in spec.virtualServices",
 				name, d.rollout.Spec.Host, d.status.Stable)}
 		}
+	}
+	if size := len(v1.CanonicalJSON(s.managed)); size > managedLimit {
+		return &Problem{v1.ReasonInvalidSpec, fmt.Sprintf(
+			"the routes to %s that would be managed need %d bytes of status, which has %d for them: name fewer in spec.virtualServices",
+			d.rollout.Spec.Host, size, managedLimit)}
 	}
 	if len(s.managed) == 0 {
 		s.managed = []v1.ManagedVirtualService{{Name: d.createdName(), Created: true}}

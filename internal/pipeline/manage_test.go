@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -155,12 +156,43 @@ func TestPinnedSubset(t *testing.T) {
 }
 
 func TestSkippedRoutesAreBounded(t *testing.T) {
-	w := adopting(t, routing("site", "main v1"))
+	routes := []string{"main v1"}
+	for i := range 200 {
+		routes = append(routes, fmt.Sprintf("pinned-%d-%s v3", i, strings.Repeat("x", 40)))
+	}
+	w := adopting(t, routing("site", routes...))
 	for range 200 {
 		w.in.Mesh.SkippedRoutes = append(w.in.Mesh.SkippedRoutes, "site/split: splits already")
 	}
 	w.settle()
-	if got := w.status().SkippedRoutes; len(got) != skippedLimit+1 || got[skippedLimit] != "and 140 more" {
-		t.Errorf("%d skipped routes, the last %q", len(got), got[len(got)-1])
+	skipped := w.status().SkippedRoutes
+	if n := len(strings.Join(skipped, "")); n > skippedLimit+20 {
+		t.Errorf("%d bytes of skipped routes", n)
 	}
+	if last := skipped[len(skipped)-1]; !strings.HasPrefix(skipped[0], "site/pinned-0") || last != fmt.Sprintf("and %d more", 401-len(skipped)) {
+		t.Errorf("from %q to %q", skipped[0], last)
+	}
+	// A pin that found no room on the list stays one.
+	w.ask("v3").untilPhase(v1.PhaseHealthy)
+	w.ask("v2").untilPhase(v1.PhaseHealthy)
+	if got := driven(w.status()); got != "site: main" {
+		t.Errorf("drives %q", got)
+	}
+}
+
+func TestTooManyRoutesToKeep(t *testing.T) {
+	var routes []string
+	for i := range 200 {
+		routes = append(routes, fmt.Sprintf("route-%d v1", i))
+	}
+	w := adopting(t, routing("site", routes...)).settle()
+	if s := w.status(); s.Reason != v1.ReasonInvalidSpec || s.Traffic != nil || !strings.Contains(s.Message, "name fewer in spec.virtualServices") {
+		t.Errorf("%s/%s: %s", s.Phase, s.Reason, s.Message)
+	}
+	w.edit(func(s *v1.RolloutSpec) {
+		s.VirtualServices = []v1.VirtualService{{Name: "site", Routes: []v1.RouteSelector{{Name: "route-0"}}}}
+	})
+	w.in.Mesh.VirtualServices = []v1.ManagedVirtualService{routing("site", routes[0])}
+	w.settle()
+	checkDriven(t, w, "site: route-0")
 }
