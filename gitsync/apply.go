@@ -134,10 +134,18 @@ func (a *Applier) differs(ctx context.Context, manifest Manifest) (bool, error) 
 		return a.routing.Try(ctx, manifest.Object)
 	}
 	entry, _, _, err := a.manager.Diff(ctx, manifest.Object.DeepCopy(), ssa.DefaultDiffOptions())
-	if err != nil {
+	if err != nil || entry.Action == ssa.UnchangedAction {
 		return false, err
 	}
-	return entry.Action != ssa.UnchangedAction, nil
+	return true, a.readable(ctx, manifest.Object)
+}
+
+// readable is nil for an object that was read, or is not there. Diff takes one that can not be read for one that differs: it
+// would be written in each pass.
+func (a *Applier) readable(ctx context.Context, object *unstructured.Unstructured) error {
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(object.GroupVersionKind())
+	return client.IgnoreNotFound(a.client.Get(ctx, client.ObjectKeyFromObject(object), live))
 }
 
 func (a *Applier) tryDeferred(ctx context.Context, tried []trial) ([]trial, error) {
@@ -238,13 +246,15 @@ func (a *Applier) write(ctx context.Context, t trial) (wrote bool, err error) {
 	if IsRouting(t.Object) {
 		return a.routing.Apply(ctx, t.Object)
 	}
-	if _, err := a.manager.Apply(ctx, t.Object.DeepCopy(), ssa.DefaultApplyOptions()); err != nil {
+	entry, err := a.manager.Apply(ctx, t.Object.DeepCopy(), ssa.DefaultApplyOptions())
+	if err != nil {
 		return false, err
 	}
+	wrote = entry.Action != ssa.UnchangedAction
 	if kind, _, ok := definition(t.Object); ok {
-		return true, a.awaitKind(ctx, t.Object, kind)
+		return wrote, a.awaitKind(ctx, t.Object, kind)
 	}
-	return true, nil
+	return wrote, nil
 }
 
 // awaitKind returns when the API server serves the kind of a CustomResourceDefinition.

@@ -2,6 +2,7 @@ package gitsync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -72,7 +73,10 @@ func (r *Reconciler) finalize(ctx context.Context, sync *v1.GitSync) (reconcile.
 			return reconcile.Result{RequeueAfter: leavingRequeue}, nil
 		case err != nil && !late:
 			return reconcile.Result{}, err
-		case err != nil || again:
+		case again:
+			err = errors.New("a Rollout does not go, and all else waited for it")
+			fallthrough
+		case err != nil:
 			r.Events.Eventf(sync, nil, corev1.EventTypeWarning, v1.ReasonPruneFailed, "Prune", "%s", oneLine(fmt.Sprintf(
 				"deleted without pruning all of it in %s: %v", giveUpAfter, err), maxNote))
 		}
@@ -97,15 +101,15 @@ func (r *Reconciler) pruneAll(ctx context.Context, sync *v1.GitSync) (again bool
 		return false, err
 	}
 	done, err := pruner.Prune(ctx, sync.Status.Inventory)
-	if done.Leaving {
-		return true, nil
-	}
 	tell := func(reason, prefix string, what []string) {
 		if len(what) > 0 {
 			r.Events.Eventf(sync, nil, corev1.EventTypeNormal, reason, "Prune", "%s", oneLine(prefix+strings.Join(what, "; "), maxNote))
 		}
 	}
 	tell("Pruned", "Deleted with the GitSync: ", done.Deleted)
+	if done.Leaving {
+		return true, nil
+	}
 	tell("Released", "Left in the cluster: ", slices.Concat(done.Released, done.Pending))
 	if err != nil && onlyForbidden(err) {
 		log.FromContext(ctx).Info("left behind by a GitSync that is deleted", "error", err.Error())

@@ -41,6 +41,9 @@ func (t traffic) keeps(object *unstructured.Unstructured, now time.Time) (why st
 	if !isWorkload {
 		return "", until
 	}
+	if t.rollout.Status.Stable == "" && t.serves(pods) {
+		return "may be the stable version, which is not known yet,", until
+	}
 	for _, use := range usesOf(t.rollout) {
 		if !use.until.IsZero() && !now.Before(use.until) {
 			continue
@@ -83,6 +86,9 @@ type use struct {
 func usesOf(r *v1.Rollout) []use {
 	status := &r.Status
 	uses := []use{{version: status.Stable, as: "its stable version"}, {version: status.Canary, as: "its canary"}}
+	if status.Stable == "" {
+		uses = append(uses, use{version: r.Spec.InitialVersion, as: "its initial version"})
+	}
 	if status.Rejected == nil || status.Rejected.Version != r.Spec.Version {
 		uses = append(uses, use{version: r.Spec.Version, as: "the version that it is to bring"})
 	}
@@ -128,12 +134,17 @@ func (t traffic) runs(object *unstructured.Unstructured, pods map[string]string,
 			return true
 		}
 	}
-	if t.service != nil && (len(t.service.Spec.Selector) == 0 || !labels.SelectorFromSet(t.service.Spec.Selector).Matches(labels.Set(pods))) {
+	if t.service != nil && !t.serves(pods) {
 		return false
 	}
 	return slices.ContainsFunc(labelsOf(t.rollout, version), func(set map[string]string) bool {
 		return labels.SelectorFromSet(set).Matches(labels.Set(pods))
 	})
+}
+
+// serves tells whether the host's Service selects pods.
+func (t traffic) serves(pods map[string]string) bool {
+	return t.service != nil && len(t.service.Spec.Selector) > 0 && labels.SelectorFromSet(t.service.Spec.Selector).Matches(labels.Set(pods))
 }
 
 // labelsOf are all sets of labels by which a version's pods may be known.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,6 +41,9 @@ const (
 	// leavingRequeue is while something goes that the rest of a prune waits for.
 	leavingRequeue = time.Second
 )
+
+// recordTries bounds how often a status is written again because the object is another one.
+const recordTries = 5
 
 // maxNote bounds an event's note in bytes; the API server's limit is 1 KiB.
 const maxNote = 1000
@@ -271,18 +275,41 @@ func applied(source Source, commit string, outcome Outcome, err error) attempt {
 
 // record writes status when there is something to tell, and events once that has succeeded.
 func (r *Reconciler) record(ctx context.Context, sync *v1.GitSync, done attempt) error {
-	before := sync.Status
-	next, changed := nextStatus(sync, done, metav1.NewMicroTime(r.Clock.Now()))
-	if changed {
+	before, now := sync.Status, metav1.NewMicroTime(r.Clock.Now())
+	next, changed := nextStatus(sync, done, now)
+	for tries := 1; changed; tries++ {
 		base := sync.DeepCopy()
 		sync.Status = next
-		if err := r.Client.Status().Patch(ctx, sync, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})); err != nil {
+		err := r.Client.Status().Patch(ctx, sync, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+		if err == nil {
+			break
+		}
+		sync.Status = base.Status
+		if !apierrors.IsConflict(err) || tries == recordTries || !r.catchUp(ctx, sync) {
 			return fmt.Errorf("write status: %w", err)
 		}
+		next, changed = nextStatus(sync, done, now)
 	}
 	observeSync(client.ObjectKeyFromObject(sync), sync.Status, done.reason)
 	r.tell(ctx, sync, before, done)
 	return nil
+}
+
+// catchUp takes over a newer version of a GitSync if nobody but a webhook has written into its status: what the pass came to holds
+// all the same, and what it applied must get into the inventory before another revision comes. Otherwise another actor was
+// faster, and our pass counts for nothing.
+func (r *Reconciler) catchUp(ctx context.Context, sync *v1.GitSync) bool {
+	live := &v1.GitSync{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(sync), live); err != nil || live.UID != sync.UID {
+		return false
+	}
+	ours := live.Status.DeepCopy()
+	ours.LastDelivery, ours.FetchRequested = sync.Status.LastDelivery, sync.Status.FetchRequested
+	if !equality.Semantic.DeepEqual(*ours, sync.Status) {
+		return false
+	}
+	sync.Status, sync.ResourceVersion = live.Status, live.ResourceVersion
+	return true
 }
 
 // tell emits the events of an attempt. before is the status that it found.

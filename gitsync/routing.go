@@ -58,17 +58,23 @@ func (r *Routing) Try(ctx context.Context, manifest *unstructured.Unstructured) 
 func (r *Routing) Apply(ctx context.Context, manifest *unstructured.Unstructured) (wrote bool, err error) {
 	for range routingTries {
 		var p *routed
-		if p, err = r.plan(ctx, manifest); err == nil {
-			if !p.differs() {
-				return false, nil
+		p, err = r.plan(ctx, manifest)
+		switch {
+		case err == nil && !p.differs():
+			return wrote, nil
+		case err == nil && len(p.upgrade) > 0:
+			if err = r.Client.Patch(ctx, p.found, client.RawPatch(types.JSONPatchType, p.upgrade)); err == nil {
+				wrote = true
+				continue
 			}
+		case err == nil:
 			err = r.write(ctx, p)
 		}
 		if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
-			return err == nil, err
+			return wrote || err == nil, err
 		}
 	}
-	return false, fmt.Errorf("somebody else wrote it %d times in a row: %w", routingTries, err)
+	return wrote, fmt.Errorf("somebody else wrote it %d times in a row: %w", routingTries, err)
 }
 
 // routed is a manifest and what its object is to become.
@@ -78,8 +84,8 @@ type routed struct {
 	found, merged, wanted *unstructured.Unstructured
 	// through: traffic makes a difference.
 	through bool
-	// unknown: a Rollout of the namespace has not begun, and may make an object of its own at any time.
-	unknown bool
+	// upgrade makes fields that create wrote, before it was cut off, those of an apply.
+	upgrade []byte
 }
 
 // plan reads the object first and the Rollouts afterwards: so they are at least as new as what they last wrote into it.
@@ -89,6 +95,10 @@ func (r *Routing) plan(ctx context.Context, manifest *unstructured.Unstructured)
 	found.SetGroupVersionKind(manifest.GroupVersionKind())
 	switch err := r.Client.Get(ctx, client.ObjectKeyFromObject(manifest), found); {
 	case err == nil:
+		var err error
+		if p.upgrade, err = upgradeOf(found); err != nil {
+			return nil, err
+		}
 		p.found = found
 		p.found.SetManagedFields(nil)
 	case !apierrors.IsNotFound(err):
@@ -97,9 +107,6 @@ func (r *Routing) plan(ctx context.Context, manifest *unstructured.Unstructured)
 	rollouts := &v1.RolloutList{}
 	if err := r.Operator.List(ctx, rollouts, client.InNamespace(manifest.GetNamespace())); err != nil {
 		return nil, fmt.Errorf("list Rollouts of %s: %w", manifest.GetNamespace(), err)
-	}
-	for i := range rollouts.Items {
-		p.unknown = p.unknown || rollouts.Items[i].Status.Traffic == nil
 	}
 	var err error
 	if p.merged, err = r.merge(ctx, manifest, p.found); err != nil {
@@ -152,7 +159,9 @@ func onto(manifest, found *unstructured.Unstructured) *unstructured.Unstructured
 	return out
 }
 
-func (p *routed) differs() bool { return p.found == nil || !sameContent(p.found, p.wanted) }
+func (p *routed) differs() bool {
+	return p.found == nil || len(p.upgrade) > 0 || !sameContent(p.found, p.wanted)
+}
 
 // body is the manifest with those fields of the spec in which the Rollouts' traffic makes a difference.
 func (p *routed) body() *unstructured.Unstructured {
@@ -164,6 +173,11 @@ func (p *routed) body() *unstructured.Unstructured {
 		spec = map[string]any{}
 		body.Object["spec"] = spec
 	}
+	for field := range merged {
+		if _, stays := wanted[field]; !stays {
+			delete(spec, field)
+		}
+	}
 	for field, value := range wanted {
 		if !bytes.Equal(v1.CanonicalJSON(merged[field]), v1.CanonicalJSON(value)) {
 			spec[field] = value
@@ -174,23 +188,32 @@ func (p *routed) body() *unstructured.Unstructured {
 
 func (r *Routing) write(ctx context.Context, p *routed) error {
 	body := onto(p.body(), p.found)
-	if p.found == nil && p.unknown {
+	if p.found == nil {
 		return r.create(ctx, body)
 	}
 	return r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(body), client.ForceOwnership, client.FieldOwner(FieldManager))
 }
 
-// create makes an object only if there is none: an apply would merge into what a Rollout that begins at this moment makes.
-// Its fields become ours as if they had been applied.
+// create makes an object only if there is none: an apply would merge into what a Rollout that begins at this moment makes, or
+// makes again. Its fields become ours as if they had been applied.
 func (r *Routing) create(ctx context.Context, body *unstructured.Unstructured) error {
 	if err := r.Client.Create(ctx, body, client.FieldOwner(FieldManager)); err != nil {
 		return err
 	}
-	patch, err := csaupgrade.UpgradeManagedFieldsPatch(body, sets.New(FieldManager), FieldManager)
+	patch, err := upgradeOf(body)
 	if err != nil || len(patch) == 0 {
 		return err
 	}
 	return r.Client.Patch(ctx, body, client.RawPatch(types.JSONPatchType, patch))
+}
+
+// upgradeOf is the patch, for exactly this version of an object, that makes what we created of it what we applied; or none.
+func upgradeOf(object *unstructured.Unstructured) ([]byte, error) {
+	patch, err := csaupgrade.UpgradeManagedFieldsPatch(object, sets.New(FieldManager), FieldManager)
+	if err != nil {
+		return nil, fmt.Errorf("take over managedFields: %w", err)
+	}
+	return patch, nil
 }
 
 // sameContent compares what people write of an object.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -202,6 +203,38 @@ func TestImpersonation(t *testing.T) {
 	w.allow("more", "secrets")
 	w.edit(func(s *v1.GitSync) { s.Spec.ServiceAccountName = "more" })
 	w.ready(v1.ReasonApplyFailed, "configmaps")
+}
+
+// A service account that may write and not read is told so before it writes anything, rather than having all written again and
+// again.
+func TestWithoutTheRightToRead(t *testing.T) {
+	w := newWorld(t)
+	rule := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create", "patch"}}
+	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "default"}, Rules: []rbacv1.PolicyRule{rule}}
+	w.must(admin.Create(t.Context(), role))
+	w.must(admin.Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "default"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "default"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: w.namespace, Name: "default"}},
+	}))
+	commit := w.push("deploy/a.yaml", configMap("a", "1"))
+	w.sync(nil)
+	const refusal = `cannot get resource "configmaps"`
+	w.ready(v1.ReasonApplyFailed, refusal)
+	if _, err := w.configMap("a"); !apierrors.IsNotFound(err) {
+		t.Errorf("a was written: %v", err)
+	}
+	allowed := role.DeepCopy()
+	allowed.Rules[0].Verbs = append(allowed.Rules[0].Verbs, "get")
+	w.must(admin.Update(t.Context(), allowed))
+	w.applied(commit)
+	// Lost later, with the object there as Git wants it.
+	allowed.Rules[0].Verbs = rule.Verbs
+	w.must(admin.Update(t.Context(), allowed))
+	w.ready(v1.ReasonApplyFailed, refusal)
+	if drift := w.events()["DriftCorrected"]; drift > 0 {
+		t.Errorf("%d times drift was told of that is none", drift)
+	}
 }
 
 // Namespaces and kinds that a revision brings itself come first.
