@@ -135,6 +135,9 @@ func costFigures(n, releases int, before, after *cost) []Figure {
 		Figure{Row: "P3", Name: "Events per release", N: n, Value: per(events)},
 		Figure{Row: "P3", Name: "operator CPU per release", N: n, Unit: unitMillis, Value: millis(after.operator - before.operator)},
 		Figure{Row: "P3", Name: "API-server CPU per release", N: n, Unit: unitMillis, Value: millis(after.server - before.server)},
+		Figure{Name: "  etcd CPU", N: n, Unit: unitMillis, Value: millis(after.etcd - before.etcd)},
+		Figure{Name: "  CPU of the benchmark itself", N: n, Unit: unitMillis, Value: millis(after.self - before.self)},
+		Figure{Name: "  reconciles", N: n, Value: per(after.reconciles - before.reconciles)},
 		Figure{Row: "P3", Name: "Prometheus queries per release", N: n, Value: per(float64(after.queries - before.queries))},
 	)
 }
