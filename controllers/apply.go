@@ -29,6 +29,7 @@ func (c *convergence) apply(ctx context.Context) (bool, error) {
 	took := c.Clock.Since(c.began)
 	c.verify(ctx)
 	c.plan = c.makePlan(c.Clock.Now())
+	c.planned = c.plan.wait == 0
 	if c.urgent && !c.plan.carrying && c.decision.Rollback {
 		c.Metrics.rollbackSeconds.Observe(took.Seconds())
 	}

@@ -36,6 +36,8 @@ type convergence struct {
 
 	decision pipeline.Decision
 	plan     plan
+	// planned: nothing happened since the plan was made.
+	planned bool
 }
 
 func (r *RolloutReconciler) begin(rollout *v1.Rollout) *convergence {
@@ -98,7 +100,10 @@ func (c *convergence) lookFresh(ctx context.Context) error {
 
 // pass decides once and applies what is committed. It tells whether nothing was left to do.
 func (c *convergence) pass(ctx context.Context) (bool, error) {
-	c.plan = c.makePlan(c.Clock.Now())
+	if !c.planned {
+		c.plan = c.makePlan(c.Clock.Now())
+	}
+	c.planned = false
 	if err := c.decide(ctx); err != nil {
 		return false, err
 	}

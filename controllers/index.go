@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -39,6 +40,8 @@ func Tokens(obj client.Object) []string {
 		tokens = append(tokens, labelTokens(o.Spec.Template.Labels)...)
 	case *appsv1.DaemonSet:
 		tokens = append(tokens, labelTokens(o.Spec.Template.Labels)...)
+	case *corev1.Pod:
+		tokens = append(tokens, labelTokens(o.Labels)...)
 	case *unstructured.Unstructured:
 		tokens = append(tokens, rawTokens(o)...)
 	default:
@@ -137,7 +140,7 @@ func ruleTokens(r *v1.Rollout) []string {
 
 // neighbourTokens are those of the Rollouts that share a host with one, or any of the VirtualServices that it sees or may take.
 func neighbourTokens(r *v1.Rollout, virtualServices []*unstructured.Unstructured) []string {
-	tokens := []string{nameToken(r.Name)}
+	var tokens []string // its own host's is among them, so that it finds itself
 	for _, token := range routingTokens(r) {
 		if name, ok := strings.CutPrefix(token, nameToken("")); ok {
 			tokens = append(tokens, drivenToken(name))

@@ -185,10 +185,11 @@ func (r *RolloutReconciler) urgent(key types.NamespacedName) bool {
 }
 
 func (r *RolloutReconciler) ensureFinalizer(ctx context.Context, rollout *v1.Rollout) error {
-	before := rollout.DeepCopy()
-	if !controllerutil.AddFinalizer(rollout, v1.FinalizerName) {
+	if controllerutil.ContainsFinalizer(rollout, v1.FinalizerName) {
 		return nil
 	}
+	before := rollout.DeepCopy()
+	controllerutil.AddFinalizer(rollout, v1.FinalizerName)
 	return r.patchMetadata(ctx, before, rollout)
 }
 

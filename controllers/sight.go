@@ -92,7 +92,7 @@ func (r *RolloutReconciler) service(ctx context.Context, namespace, name string)
 		return nil, err
 	}
 	service := &corev1.Service{}
-	err := r.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, service)
+	err := r.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, service, client.UnsafeDisableDeepCopy)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}

@@ -146,16 +146,17 @@ func (r *RolloutReconciler) findEndpoints(ctx context.Context, namespace string,
 	if err := r.readable(schema.GroupKind{Kind: "Pod"}); err != nil {
 		return nil, err
 	}
-	pods := &corev1.PodList{}
-	err := r.Client.List(ctx, pods, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}, client.UnsafeDisableDeepCopy)
-	if err != nil {
-		return nil, fmt.Errorf("listing Pods of %s: %w", namespace, err)
-	}
 	var found []endpoint
-	for i := range pods.Items {
-		if pod := &pods.Items[i]; podLives(pod) {
-			found = append(found, endpoint{"pod " + pod.Name, pod.Labels, podReady(pod)})
+	pods := &corev1.PodList{}
+	err := listBy(ctx, r.Client, pods, namespace, selectorTokens(selector), func() {
+		for i := range pods.Items {
+			if pod := &pods.Items[i]; podLives(pod) && selector.Matches(labels.Set(pod.Labels)) {
+				found = append(found, endpoint{"pod " + pod.Name, pod.Labels, podReady(pod)})
+			}
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	entries, err := r.listRaw(ctx, r.Client, kindWorkloadEntry, namespace, selectorTokens(selector))
 	if problem, err := unreadable(err); err != nil || problem != nil {

@@ -5,7 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
+	"maps"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -115,7 +116,26 @@ func sameObject(found, want *unstructured.Unstructured) bool {
 	if found == nil || want == nil {
 		return found == nil && want == nil
 	}
-	return reflect.DeepEqual(found.Object, want.Object) || bytes.Equal(v1.CanonicalJSON(found.Object), v1.CanonicalJSON(want.Object))
+	return sameTree(found.Object, want.Object)
+}
+
+// sameTree tells whether two values have the same JSON. Their numbers may be of different types.
+func sameTree(a, b any) bool {
+	switch a := a.(type) {
+	case map[string]any:
+		b, ok := b.(map[string]any)
+		return ok && maps.EqualFunc(a, b, sameTree)
+	case []any:
+		b, ok := b.([]any)
+		return ok && slices.EqualFunc(a, b, sameTree)
+	case string, bool, nil:
+		return a == b
+	case int64:
+		if b, ok := b.(int64); ok {
+			return a == b
+		}
+	}
+	return bytes.Equal(v1.CanonicalJSON(a), v1.CanonicalJSON(b))
 }
 
 func keyOf(namespace, name string) types.NamespacedName {

@@ -2,7 +2,9 @@ package pipeline
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -44,13 +46,24 @@ func (d *draft) finish() Decision {
 	d.trim()
 	out := Decision{
 		Status: d.status, Events: d.events, Watch: d.watch, Rollback: d.rollback,
-		Changed: !bytes.Equal(v1.CanonicalJSON(d.status), v1.CanonicalJSON(d.rollout.Status)),
+		Changed: !sameStatus(&d.status, &d.rollout.Status),
 	}
 	if !d.wakeAt.IsZero() {
 		// At least a millisecond: 0 means "not by time".
 		out.RequeueAfter = max(d.wakeAt.Sub(d.in.Now), time.Millisecond)
 	}
 	return out
+}
+
+// sameStatus compares what is cheap first: most decisions either change the phase, or change nothing at all.
+func sameStatus(a, b *v1.RolloutStatus) bool {
+	switch {
+	case a.Phase != b.Phase, a.Reason != b.Reason, a.Message != b.Message, a.ObservedGeneration != b.ObservedGeneration:
+		return false
+	case reflect.DeepEqual(a, b):
+		return true
+	}
+	return bytes.Equal(v1.CanonicalJSON(a), v1.CanonicalJSON(b))
 }
 
 // now is the decision's time as status keeps it.
@@ -188,6 +201,10 @@ func (d *draft) neededVersions() []string {
 func (d *draft) trim() {
 	h := d.status.History
 	d.status.History = h[:min(len(h), historyLimit)]
+	// White space can only add to the size, so that most statuses need not be brought to their canonical form.
+	if raw, err := json.Marshal(d.status); err == nil && len(raw) <= statusLimit {
+		return
+	}
 	for len(v1.CanonicalJSON(d.status)) > statusLimit && d.dropOldest() {
 	}
 }
