@@ -116,11 +116,14 @@ type RolloutSpec struct {
 	// GateDefaults fill in what a gate leaves out.
 	// +optional
 	GateDefaults *GateDefaults `json:"gateDefaults,omitempty"`
+	// A list of which an empty one means something else than none is atomic, here and below: an apply that takes the last item out
+	// of another kind of list leaves the field absent.
+
 	// Gates are judged in every step that exposes the canary. Absent: errorRate max 1% for HTTP; an empty list: none.
 	// +optional
 	// +kubebuilder:validation:MaxItems=20
-	// +listType=map
-	// +listMapKey=name
+	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule="self.all(g, self.exists_one(h, h.name == g.name))",message="each gate needs a name of its own"
 	Gates []Gate `json:"gates,omitzero"`
 	// Breaker trips roll back at once, whatever the gates say. Absent: on when the DestinationRule has a connectionPool or an
 	// outlierDetection for the host or the canary's subset.
@@ -285,8 +288,9 @@ type Breaker struct {
 	// Signals that trip: Overflow (UO, a full connection pool), Ejection (outlier detection took endpoints out), RetryLimit (URX).
 	// Default: Overflow and Ejection. An empty list: the breaker is off.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:XValidation:rule="self.all(s, self.exists_one(t, t == s))",message="each signal once"
 	Signals []BreakerSignal `json:"signals,omitzero"`
 	// Scope: Canary (default: only what the canary causes counts, and nothing in fault steps) or Host (everything on the host counts).
 	// +optional

@@ -5,7 +5,7 @@ import "testing"
 func TestBreakerRules(t *testing.T) {
 	checkRules(t, rollouts, rollout, []rule{
 		{name: "defaults", accepts: `breaker: {}`, refuses: `breaker: {signals: [Timeout]}`, field: "spec.breaker.signals[0]", message: "Unsupported value"},
-		{name: "off", accepts: `breaker: {signals: []}`, refuses: `breaker: {signals: [Overflow, Overflow]}`, field: "spec.breaker.signals[1]", message: "Duplicate value"},
+		{name: "off", accepts: `breaker: {signals: []}`, refuses: `breaker: {signals: [Overflow, Overflow]}`, field: "spec.breaker.signals", message: "each signal once"},
 		{name: "scope", accepts: `breaker: {scope: Canary}`, refuses: `breaker: {scope: Stable}`, field: "spec.breaker.scope", message: "Unsupported value"},
 		{name: "window", accepts: `breaker: {window: 1s}`, refuses: `breaker: {window: 500ms}`, field: "spec.breaker.window", message: "must be at least 1s"},
 		{name: "a long window", accepts: `breaker: {window: 1h}`, refuses: `breaker: {window: 61m}`, field: "spec.breaker", message: "window must be at most 1h"},

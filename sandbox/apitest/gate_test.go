@@ -10,7 +10,7 @@ func TestGateRules(t *testing.T) {
 		{name: "name", accepts: gate(errorRate + "max: 1%"), refuses: `gates: [{name: "p 99", metric: latency, max: 1s}]`, field: at(".name"), message: "lower-case letters"},
 		{
 			name: "names differ", accepts: `gates: [{name: a, metric: errorRate, max: 1%}, {name: b, metric: latency, max: 1s}]`,
-			refuses: `gates: [{name: a, metric: errorRate, max: 1%}, {name: a, metric: latency, max: 1s}]`, field: "spec.gates[1]", message: "Duplicate value",
+			refuses: `gates: [{name: a, metric: errorRate, max: 1%}, {name: a, metric: latency, max: 1s}]`, field: "spec.gates", message: "each gate needs a name of its own",
 		},
 		{name: "no gates", accepts: `gates: []`, refuses: gate("max: '1'"), field: at(""), message: "exactly one of metric and query"},
 		{name: "metric or query", accepts: gate(query + "max: '0.5'"), refuses: gate(errorRate + query + "max: '0.5'"), field: at(""), message: "exactly one of metric and query"},

@@ -31,6 +31,33 @@ func TestHostIsImmutable(t *testing.T) {
 	checkCause(t, err, "spec.host", "host is immutable: make another Rollout for another host")
 }
 
+// An empty list of these is not the same as none: one apply must get there from any other.
+func TestOneApplyEmptiesAList(t *testing.T) {
+	apply := func(name, spec string) map[string]any {
+		object := patched(t, rollout, spec)
+		object.SetName(name)
+		stored, err := client.Resource(rollouts).Namespace(namespace).Apply(t.Context(), name, object, metav1.ApplyOptions{FieldManager: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stored.Object["spec"].(map[string]any) //nolint:forcetypeassert // what was applied has one
+	}
+	for name, test := range map[string]struct{ full, empty string }{
+		"gates":    {`gates: [{name: errors, metric: errorRate, max: 1%}]`, `gates: []`},
+		"signals":  {`breaker: {signals: [Overflow]}`, `breaker: {signals: []}`},
+		"usegates": {step(`useGates: [errors]`), step(`useGates: []`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			apply("empties-"+name, test.full)
+			got, want := jsonOf(t, apply("empties-"+name, test.empty)), jsonOf(t, apply("empty-"+name, test.empty))
+			if got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		})
+	}
+}
+
 // The operator's own status writes are never refused, however the spec's rules may read.
 func TestWholeStatusIsStored(t *testing.T) {
 	at := metav1.NewMicroTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
