@@ -63,6 +63,7 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 	if rule := surveyed.DestinationRule; rule != nil {
 		in.Mesh.Breakers = mesh.CircuitBreakers(find(c.sight.destinationRules, rule.Name))
 	}
+	in.Mesh.StepProblems = c.stepProblems(&in)
 	if c.sight.meshProblem != nil {
 		in.Mesh.SurveyProblem = c.sight.meshProblem
 	}
@@ -75,6 +76,42 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 		in.Mesh.WriteProblem = c.notes.refusal
 	}
 	return in, nil
+}
+
+// stepProblems are why steps to come could not be rendered into what is found now, by their places in the plan. A run that would
+// stop in one of them stops before it, where the gates still watch what users get.
+func (c *convergence) stepProblems(in *pipeline.Input) map[int]*pipeline.Problem {
+	status, version := &c.rollout.Status, c.rollout.Spec.Version
+	if status.Traffic == nil || c.plan.suspended || version == status.Stable {
+		return nil
+	}
+	canary := v1.Target{Version: version, Subset: in.Versions[version].Subset, Labels: in.Versions[version].Labels}
+	problems := map[int]*pipeline.Problem{}
+	for i, traffic := range pipeline.TrafficAhead(c.rollout, canary) {
+		then := *c.rollout
+		then.Status.Traffic = traffic
+		for _, vs := range status.VirtualServices {
+			if found := find(c.sight.virtualServices, vs.Name); found != nil {
+				_, problem := mesh.VirtualService(&then, vs, found)
+				problems[i] = conflictOr(problems[i], problem)
+			}
+		}
+		if f := traffic.Fault; f != nil && f.Host != "" {
+			if carrier := in.Mesh.Faults[f.Host].VirtualService; carrier.Name != "" {
+				_, problem := mesh.FaultVirtualService(&then, &carrier, find(c.sight.virtualServices, carrier.Name))
+				problems[i] = conflictOr(problems[i], problem)
+			}
+		}
+	}
+	return problems
+}
+
+// conflictOr is the problem if it is one of the step's own match, which no object that comes or goes mends; else the first one.
+func conflictOr(first *pipeline.Problem, problem *mesh.Problem) *pipeline.Problem {
+	if first != nil || problem == nil || problem.Reason != v1.ReasonMatchConflict {
+		return first
+	}
+	return fromMesh(problem)
 }
 
 // claim takes the VirtualServices on which the decision begins a fault, or names the Rollout that was quicker, and the fault's

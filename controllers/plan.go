@@ -252,7 +252,7 @@ func (p *planner) render(name string, found *unstructured.Unstructured) (*unstru
 	if managed >= 0 {
 		var problem *mesh.Problem
 		if want, problem = mesh.VirtualService(p.rollout, status.VirtualServices[managed], found); problem != nil {
-			return want, problem // without a canary: the way back for the routes that are there
+			return want, problem // the way back for the routes that are there, or what is left without a fault
 		}
 	}
 	if carrierName(status) == name {

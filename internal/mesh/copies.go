@@ -110,7 +110,7 @@ func placeOfFault(list []any, at int, rollout string) int {
 
 // FaultVirtualService renders the VirtualService of another host that carries the traffic's fault: copies before each route
 // that goes to that host alone, for requests from the canary's pods. Without a fault in the traffic the copies are gone, and one
-// that was made for the fault is to be deleted: nil.
+// that was made for the fault is to be deleted: nil. Beside a problem the object is nil, or the found one without an earlier fault.
 func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
 	if r.Status.Traffic == nil {
 		return found, nil
@@ -131,7 +131,7 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 	if wanted {
 		var problem *Problem
 		if list, problem = insertFaults(r, out.GetName(), list); problem != nil {
-			return nil, problem
+			return withoutFaults(r.Name, found), problem
 		}
 	}
 	setRoutes(out, list)
@@ -151,6 +151,20 @@ func completeFaultCarrier(r *v1.Rollout, name string, found *unstructured.Unstru
 		specOf(found)["http"] = append(list, routesOf(made)...)
 	}
 	return found
+}
+
+// withoutFaults is what was found but for the fault copies of a Rollout; nil where it has none.
+func withoutFaults(rollout string, found *unstructured.Unstructured) *unstructured.Unstructured {
+	ours := func(entry any) bool {
+		kind, owner := inserted(asObject(entry))
+		return kind == kindFault && owner == rollout
+	}
+	out := found.DeepCopy()
+	if !slices.ContainsFunc(routesOf(out), ours) {
+		return nil
+	}
+	setRoutes(out, slices.DeleteFunc(routesOf(out), ours))
+	return out
 }
 
 func insertFaults(r *v1.Rollout, name string, list []any) ([]any, *Problem) {

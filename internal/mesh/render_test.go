@@ -172,6 +172,60 @@ func TestVirtualServiceProblems(t *testing.T) {
 	}
 }
 
+// TestFaultGoesBesideAProblem: what keeps the next step from being written does not leave the fault of the one before.
+func TestFaultGoesBesideAProblem(t *testing.T) {
+	const after = `{name: sluice-fault-other-0, route: []}, {name: sluice-fault-reviews-0, route: []}, {name: sluice-match-reviews-0, route: []}, `
+	const conflicting = "[{headers: {end-user: {suffix: n}}}]"
+	own := v1.ManagedVirtualService{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "primary"}}}
+	carrier := v1.ManagedVirtualService{Name: "reviews"}
+	for name, tc := range map[string]struct {
+		traffic, found string
+		render         func(*v1.Rollout, *unstructured.Unstructured) (*unstructured.Unstructured, *Problem)
+		want           []string
+	}{
+		"on the own host": {
+			"CANARY weight: 5, match: " + jason, after + `{name: primary, match: ` + conflicting + `, route: [{destination: {host: reviews}}]}`,
+			func(r *v1.Rollout, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
+				return VirtualService(r, own, found)
+			},
+			[]string{"sluice-fault-other-0 -> ", "sluice-match-reviews-0 -> ", "primary -> reviews"},
+		},
+		"on the own host, a route is gone": {
+			"CANARY weight: 5", after + `{name: renamed, route: [{destination: {host: reviews}}]}`,
+			func(r *v1.Rollout, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
+				return VirtualService(r, own, found)
+			},
+			[]string{"sluice-fault-other-0 -> ", "sluice-match-reviews-0 -> ", "renamed -> reviews"},
+		},
+		"on another": {
+			"CANARY weight: 5, fault: {host: ratings, match: " + jason + ", " + delayed + "}",
+			after + `{name: all, match: ` + conflicting + `, route: [{destination: {host: ratings}}]}`,
+			func(r *v1.Rollout, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
+				return FaultVirtualService(r, &carrier, found)
+			},
+			[]string{"sluice-fault-other-0 -> ", "sluice-match-reviews-0 -> ", "all -> ratings"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := virtualService(t, tc.found)
+			before := found.DeepCopy()
+			got, problem := tc.render(reviewsWith(t, tc.traffic), found)
+			if problem == nil || got == nil {
+				t.Fatalf("%v, problem %+v", got, problem)
+			}
+			if diff := cmp.Diff(tc.want, summary(got)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			if !cmp.Equal(before, found) {
+				t.Error("what was found is changed")
+			}
+			if again, _ := tc.render(reviewsWith(t, tc.traffic), got); again != nil {
+				t.Errorf("rendered again: %v", summary(again))
+			}
+		})
+	}
+}
+
 // TestWayBackOfWhatIsLeft: without a canary a route that is gone does not keep the others from going back to stable.
 func TestWayBackOfWhatIsLeft(t *testing.T) {
 	managed := v1.ManagedVirtualService{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "gone"}, {Key: "primary"}, {Key: "lost"}}}

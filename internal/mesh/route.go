@@ -18,20 +18,30 @@ import (
 const createdRoute = "primary"
 
 // VirtualService renders a driven VirtualService as status.traffic wants it. found nil: a created one is made, an adopted one
-// is a problem. Routes that are not driven, and fields that are not ours, stay as found. Beside a problem the object is nil,
-// except without a canary: then it is the way back for the routes that are there, to be written all the same.
+// is a problem. Routes that are not driven, and fields that are not ours, stay as found. Beside a problem the object is nil
+// except for what is to be written all the same: without a canary the way back for the routes that are there, else the found one
+// without an earlier step's fault, which would stand for no test.
 func VirtualService(r *v1.Rollout, managed v1.ManagedVirtualService, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
 	if r.Status.Traffic == nil {
 		return found, nil
 	}
-	if managed.Created {
-		return renderCreated(r, managed, found)
-	}
-	if found == nil {
+	var out *unstructured.Unstructured
+	var problem *Problem
+	switch {
+	case managed.Created:
+		out, problem = renderCreated(r, managed, found)
+	case found == nil:
 		return nil, &Problem{v1.ReasonVirtualServiceNotFound, fmt.Sprintf(
 			"VirtualService %s is gone: bring it back, nothing is made in its place", managed.Name)}
+	default:
+		out, problem = renderRoutes(r, managed.Routes, found.DeepCopy())
 	}
-	return renderRoutes(r, managed.Routes, found.DeepCopy())
+	fault := r.Status.Traffic.Fault
+	inItsStep := fault != nil && fault.Host == ""
+	if problem != nil && out == nil && found != nil && (!inItsStep || problem.Reason != v1.ReasonRouteNotFound) {
+		out = withoutFaults(r.Name, found)
+	}
+	return out, problem
 }
 
 // renderCreated restores the one route that Sluice made, in the place where it was found.

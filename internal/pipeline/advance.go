@@ -191,7 +191,7 @@ func (d *draft) testProblem() *Problem {
 // advance ends the step when everything allows it, else says what it waits for.
 func (d *draft) advance(plan []stage, stage *stage) {
 	next := int(d.status.Step.Index) + 1
-	if next < len(plan) && d.held(stage) == "" && d.blocked(&plan[next]) {
+	if next < len(plan) && d.held(stage) == "" && d.blocked(plan, next) {
 		return
 	}
 	if waits := d.waitsFor(stage); waits != "" {
@@ -213,14 +213,14 @@ func (d *draft) advance(plan []stage, stage *stage) {
 	d.beginStep(plan, next, evidence)
 }
 
-// blocked stalls or waits when the next stage's fault can not be injected. It is asked before the gates, whose samples come and
-// go, so that the phase stays.
-func (d *draft) blocked(next *stage) bool {
-	if p := d.faultProblem(next); p != nil {
+// blocked stalls or waits when the next stage's traffic can not be had: this one's stays, and is judged. It is asked before the
+// gates, whose samples come and go, so that the phase stays.
+func (d *draft) blocked(plan []stage, next int) bool {
+	if p := d.stageProblem(plan, next); p != nil {
 		d.stall(*p)
 		return true
 	}
-	return d.faultBusy(next)
+	return d.faultBusy(&plan[next])
 }
 
 // held says that the stage's traffic is not in force or its hold not over; empty: neither.

@@ -125,13 +125,24 @@ func (d *draft) overlap(version string) *Problem {
 	return nil
 }
 
-// planProblem is a fault step that can not stand: its host is not ours to write.
+// planProblem is a step that can not stand.
 func (d *draft) planProblem() *Problem {
 	plan := resolvePlan(d.rollout)
 	for i := range plan {
-		if p := d.faultProblem(&plan[i]); p != nil {
+		if p := d.stageProblem(plan, i); p != nil {
 			return p
 		}
+	}
+	return nil
+}
+
+// stageProblem is why a stage can not stand: its fault's host is not ours to write, or its match does not go with the routes'.
+func (d *draft) stageProblem(plan []stage, i int) *Problem {
+	if p := d.faultProblem(&plan[i]); p != nil {
+		return p
+	}
+	if p := d.in.Mesh.StepProblems[i]; p != nil {
+		return &Problem{p.Reason, fmt.Sprintf("step %s: %s", plan[i].name, p.Message)}
 	}
 	return nil
 }

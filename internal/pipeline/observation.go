@@ -87,6 +87,8 @@ type Mesh struct {
 	WriteProblem *Problem
 	// SplitRoutes is true when a route whose destinations are all this host has several of them; then stable can't be read from routes.
 	SplitRoutes bool
+	// StepProblems are why steps to come can not be rendered, by their places in the plan: MatchConflict.
+	StepProblems map[int]*Problem
 	// Faults tells, for each fault.host of the spec's steps that is not the Rollout's own host, what would carry the fault; and
 	// under "" whether another Rollout's fault stands on the own VirtualService.
 	Faults map[string]FaultTarget

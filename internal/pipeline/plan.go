@@ -84,6 +84,23 @@ func (s *stage) traffic(stable, canary v1.Target) *v1.Traffic {
 	return &v1.Traffic{Stable: stable, Canary: &canary, Weight: s.weight, Mirror: s.mirror, Match: s.match, Fault: s.fault}
 }
 
+// TrafficAhead is what the steps ask of the mesh that come next and may not be able to have it, by their places in the plan: in a
+// step the one after it, else all that have a match or a fault.
+func TrafficAhead(r *v1.Rollout, canary v1.Target) map[int]*v1.Traffic {
+	plan, first := resolvePlan(r), 0
+	if step := r.Status.Step; step != nil {
+		first = min(int(step.Index)+1, len(plan))
+		plan = plan[:min(first+1, len(plan))]
+	}
+	ahead := map[int]*v1.Traffic{}
+	for i := first; i < len(plan); i++ {
+		if s := &plan[i]; len(s.match) > 0 || s.fault != nil {
+			ahead[i] = s.traffic(r.Status.Traffic.Stable, canary)
+		}
+	}
+	return ahead
+}
+
 // timed tells whether the stage's clock matters, so that its start must be committed.
 func (s *stage) timed() bool {
 	return s.hold > 0 || s.probe != nil || slices.ContainsFunc(s.gates, func(g GateWatch) bool { return g.Window > 0 || g.Samples > 1 })
