@@ -76,7 +76,7 @@ func (a *Applier) Apply(ctx context.Context, manifests []Manifest) (Outcome, err
 	manifests = inOrder(manifests)
 	tried, err := a.tryAll(ctx, manifests, bringsOf(manifests))
 	if err != nil {
-		return Outcome{}, err
+		return Outcome{}, fmt.Errorf("nothing was applied: %w", err)
 	}
 	var outcome Outcome
 	first := func(t trial) bool { return isDefinition(t.Object) }
@@ -84,7 +84,7 @@ func (a *Applier) Apply(ctx context.Context, manifests []Manifest) (Outcome, err
 		return outcome, err
 	}
 	if tried, err = a.tryDeferred(ctx, tried); err != nil {
-		return outcome, err
+		return outcome, fmt.Errorf("nothing but its namespaces and CustomResourceDefinitions was applied: %w", err)
 	}
 	return outcome, a.writeAll(ctx, tried, func(t trial) bool { return !isDefinition(t.Object) }, &outcome)
 }
@@ -181,7 +181,7 @@ func problemsOf(tried []trial) error {
 	if more := len(refused) - len(texts); more > 0 {
 		texts = append(texts, fmt.Sprintf("and %d more", more))
 	}
-	err := errors.New("nothing was applied: " + strings.Join(texts, "; "))
+	err := errors.New(strings.Join(texts, "; "))
 	if content {
 		return &ContentError{Err: err}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -16,6 +17,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+	"golang.org/x/sync/semaphore"
 
 	v1 "sluice.dev/sluice/api/v1"
 )
@@ -33,6 +35,9 @@ type Fetcher struct {
 	Timeout time.Duration
 	// MaxBytes bounds the pack as it is sent, and again its objects as they unpack; 0 means DefaultMaxBytes.
 	MaxBytes int64
+
+	once  sync.Once
+	large *semaphore.Weighted
 }
 
 // Snapshot is one commit of a repository.
@@ -90,7 +95,10 @@ func (f *Fetcher) fetch(ctx context.Context, source Source, known string) (Snaps
 	if known != "" && found.commit == known {
 		return Snapshot{Commit: known, Unchanged: true}, nil
 	}
-	objects, err := download(ctx, session, makeRequest(refs.Capabilities, found), maxBytes)
+	f.once.Do(func() { f.large = semaphore.NewWeighted(largeFetches) })
+	share := &memoryShare{large: f.large}
+	defer share.free()
+	objects, err := download(ctx, session, makeRequest(refs.Capabilities, found), maxBytes, share)
 	if err != nil {
 		return Snapshot{}, err
 	}
@@ -217,6 +225,8 @@ func explain(ctx context.Context, err error, source Source) error {
 	var transfer *url.Error
 	var network *net.OpError
 	switch {
+	case errors.Is(err, errNoTurn):
+		return errNoTurn
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):

@@ -6,13 +6,18 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
+	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/memory"
+	"golang.org/x/sync/semaphore"
+
+	v1 "sluice.dev/sluice/api/v1"
 )
 
 // packBuilder writes packs that git would not.
@@ -136,7 +141,7 @@ func TestUnpackRefuses(t *testing.T) {
 		}, "delta chain depth"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := unpack(t.Context(), tc.pack(), limit)
+			_, err := unpack(t.Context(), tc.pack(), limit, alone())
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
@@ -145,7 +150,7 @@ func TestUnpackRefuses(t *testing.T) {
 	p := sound()
 	content := delta(4, 8, 0x90, 4, 0x90, 4)
 	p.add(plumbing.OFSDeltaObject, uint64(len(content)), 12+p.body.Len()-p.offsets[0], content)
-	objects, err := unpack(t.Context(), p.pack(), limit)
+	objects, err := unpack(t.Context(), p.pack(), limit, alone())
 	if err != nil || len(objects.Blobs) != 2 {
 		t.Errorf("a sound pack: %v", err)
 	}
@@ -230,7 +235,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add([]byte("PACK\x00\x00\x00\x02\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, pack []byte) {
 		const limit = 1 << 16
-		objects, err := unpack(t.Context(), pack, limit)
+		objects, err := unpack(t.Context(), pack, limit, alone())
 		if err != nil {
 			return
 		}
@@ -242,4 +247,47 @@ func FuzzUnpack(f *testing.F) {
 			t.Errorf("%d bytes were unpacked, the limit is %d", total, limit)
 		}
 	})
+}
+
+// alone is the share of a fetch beside which there is no other.
+func alone() *memoryShare { return &memoryShare{large: semaphore.NewWeighted(1)} }
+
+// While as many large repositories as may be are being fetched, a small one is fetched and another large one waits for its turn.
+func TestLargeRepositoriesWait(t *testing.T) {
+	t.Parallel()
+	small, packed, unpacking := newRepository(t), newRepository(t), newRepository(t)
+	small.write("a.yaml", "a: 1\n")
+	noise := make([]byte, 2*smallPack)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // always fills it
+	packed.write("noise.bin", string(noise))
+	packed.write("a.yaml", "a: 1\n")
+	unpacking.write("zeros.bin", strings.Repeat("\x00", 2*smallUnpacked))
+	unpacking.write("a.yaml", "a: 1\n")
+	fetcher := &Fetcher{Timeout: time.Second}
+	fetcher.once.Do(func() { fetcher.large = semaphore.NewWeighted(1) })
+	turn := &memoryShare{large: fetcher.large}
+	if err := turn.grow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*repository{small, packed, unpacking} {
+		r.push()
+	}
+	patient := &Fetcher{large: fetcher.large}
+	patient.once.Do(func() {})
+	if _, err := patient.Fetch(t.Context(), small.source("", v1.GitRef{}), ""); err != nil {
+		t.Errorf("a small repository: %v", err)
+	}
+	for _, r := range []*repository{packed, unpacking} {
+		if _, err := fetcher.Fetch(t.Context(), r.source("", v1.GitRef{}), ""); err == nil || !strings.Contains(err.Error(), errNoTurn.Error()) {
+			t.Errorf("a large repository without its turn: %v", err)
+		}
+	}
+	turn.free()
+	for range 2 { // each gives its turn back
+		for _, r := range []*repository{packed, unpacking} {
+			if _, err := patient.Fetch(t.Context(), r.source("", v1.GitRef{}), ""); err != nil {
+				t.Errorf("a large repository: %v", err)
+			}
+		}
+	}
 }

@@ -3,6 +3,8 @@ package webhook
 import (
 	"encoding/json"
 	"net/http"
+
+	v1 "sluice.dev/sluice/api/v1"
 )
 
 // answer is what a sender is told, as JSON: a reason that programs can tell apart and a message for people.
@@ -18,6 +20,7 @@ const (
 	ReasonPing              = "Ping"
 	ReasonOtherEvent        = "OtherEvent"
 	ReasonOtherRef          = "OtherRef"
+	ReasonSuspended         = v1.ReasonSuspended
 	ReasonMalformed         = "Malformed"
 	ReasonSignatureMissing  = "SignatureMissing"
 	ReasonSignatureMismatch = "SignatureMismatch"
@@ -33,6 +36,7 @@ const (
 var (
 	accepted         = answer{http.StatusAccepted, ReasonAccepted, "the repository is fetched now"}
 	ping             = answer{http.StatusOK, ReasonPing, "the signature is right; pushes are fetched at once"}
+	suspended        = answer{http.StatusOK, ReasonSuspended, "the signature is right; spec.suspend is true: it is fetched once that is false"}
 	missing          = answer{http.StatusUnauthorized, ReasonSignatureMissing, "a signature is needed: no header carries one"}
 	mismatch         = answer{http.StatusUnauthorized, ReasonSignatureMismatch, "the signature does not match; status.lastDelivery of the GitSync, if there is one, says more"}
 	notFound         = answer{http.StatusNotFound, ReasonNotFound, "the path must be /hooks/gitsync/NAMESPACE/NAME"}

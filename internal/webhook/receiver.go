@@ -188,6 +188,8 @@ func (r *receiver) follow(sync *v1.GitSync, told event) verdict {
 	case !concerns(sync.Spec.Ref, told.refs):
 		message := fmt.Sprintf("a push of %s, which is not the ref that is followed", strings.Join(told.refs, ", "))
 		return r.known(sync, answer{http.StatusOK, ReasonOtherRef, message}, message)
+	case sync.Spec.Suspend:
+		return r.known(sync, suspended, "a "+told.name+" was verified; spec.suspend is true: fetched once that is false")
 	}
 	message := "a " + told.name + " was verified: fetch now"
 	if len(told.refs) > 0 {

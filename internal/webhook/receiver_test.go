@@ -16,6 +16,8 @@ import (
 func TestAnswers(t *testing.T) {
 	w := newWorld(t)
 	w.hook("reviews", "github")
+	w.hook("paused", "github")
+	w.syncs[types.NamespacedName{Namespace: "bookinfo", Name: "paused"}].Spec.Suspend = true
 	base, _ := w.serve()
 	at := func(path string) string { return base + path }
 	here := at(route + "bookinfo/reviews")
@@ -29,6 +31,7 @@ func TestAnswers(t *testing.T) {
 		"ping":             {body: `{}`, headers: []string{"X-GitHub-Event", "ping", "X-Hub-Signature-256", sign("github", `{}`, key)}, status: http.StatusOK, reason: ReasonPing},
 		"other event":      {body: `{}`, headers: []string{"X-GitHub-Event", "star", "X-Hub-Signature-256", sign("github", `{}`, key)}, status: http.StatusOK, reason: ReasonOtherEvent},
 		"other branch":     {body: `{"ref":"refs/heads/x"}`, headers: asGitHub(`{"ref":"refs/heads/x"}`, key), status: http.StatusOK, reason: ReasonOtherRef},
+		"suspended":        {url: at(route + "bookinfo/paused"), body: pushBody, headers: asGitHub(pushBody, key), status: http.StatusOK, reason: ReasonSuspended},
 		"malformed":        {body: `{"ref`, headers: asGitHub(`{"ref`, key), status: http.StatusBadRequest, reason: ReasonMalformed},
 		"malformed, wrong": {body: `{"ref`, headers: asGitHub(`{"ref`, "?"), status: http.StatusUnauthorized, reason: ReasonSignatureMismatch},
 		"no signature":     {body: pushBody, status: http.StatusUnauthorized, reason: ReasonSignatureMissing},

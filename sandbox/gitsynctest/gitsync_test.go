@@ -273,6 +273,19 @@ spec:
 	}
 }
 
+// What a revision defines itself is there before the rest can be tried: a refusal then does not say that nothing was applied.
+func TestRefusedAfterItsDefinitions(t *testing.T) {
+	w := newWorld(t)
+	w.must(admin.Create(t.Context(), clusterAdmin(w.namespace)))
+	w.push("deploy/a.yaml", "{apiVersion: v1, kind: Namespace, metadata: {name: "+w.namespace+"-new}}\n---\n"+
+		"{apiVersion: v1, kind: ConfigMap, metadata: {name: x, namespace: "+w.namespace+"-new}, data: {\"no key!\": b}}\n---\n"+configMap("a", "1"))
+	w.sync(nil)
+	sync := w.ready(v1.ReasonInvalidContent, "nothing but its namespaces and CustomResourceDefinitions was applied: deploy/a.yaml (document 2)")
+	if len(sync.Status.Inventory) != 1 || !w.configMapGone("a") {
+		t.Errorf("inventory %+v, want the namespace alone", sync.Status.Inventory)
+	}
+}
+
 func TestCommandAndSuspend(t *testing.T) {
 	w := newWorld(t)
 	w.allow("default", "*")
