@@ -3,8 +3,11 @@ package controllers
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -71,11 +74,22 @@ func (r *RolloutReconciler) converge(ctx context.Context, rollout *v1.Rollout) (
 	return reconcile.Result{RequeueAfter: time.Millisecond, Priority: c.priority()}, nil
 }
 
-// lookFresh looks through the cache. When that is behind, its next event wakes the reconciler again; if the evidence calls
-// for a rollback, the mesh is read live instead. After a write of unknown outcome it is read live as well: a cache that does
-// not show that write yet might tell of a subset that is gone.
+// lookFresh looks at the mesh through caches that are not behind what this process wrote, or read live before it moved anything.
 func (c *convergence) lookFresh(ctx context.Context) error {
-	urgent := c.RolloutReconciler.urgent(c.key)
+	urgent := c.RolloutReconciler.urgent(c.key) || reverted(c.rollout)
+	if err := c.lookAround(ctx, urgent); err != nil {
+		return err
+	}
+	if err := c.ground(ctx); err != nil && !urgent {
+		return err
+	}
+	return nil
+}
+
+// lookAround looks through the cache. When that is behind, its next event wakes the reconciler again; on the way back to stable
+// the mesh is read live instead. After a write of unknown outcome it is read live as well: a cache that does
+// not show that write yet might tell of a subset that is gone.
+func (c *convergence) lookAround(ctx context.Context, urgent bool) error {
 	if c.notes.unsure {
 		var err error
 		if c.sight, err = c.look(ctx, c.rollout, c.Live); err == nil {
@@ -96,6 +110,68 @@ func (c *convergence) lookFresh(ctx context.Context) error {
 	c.interest.await(c.key)
 	c.sight, err = c.look(ctx, c.rollout, reader) // the event may have come before it was awaited
 	return err
+}
+
+// reverted tells whether the spec asks for another version than the run in flight.
+func reverted(rollout *v1.Rollout) bool {
+	return rollout.Status.Run != nil && rollout.Status.Run.To != rollout.Spec.Version
+}
+
+// moving tells whether a Rollout is at anything but rest.
+func moving(rollout *v1.Rollout) bool {
+	status := &rollout.Status
+	leaving := slices.ContainsFunc(status.Subsets, func(s v1.Subset) bool { return s.Leaving })
+	return status.Run != nil || leaving || status.Stable != rollout.Spec.Version || status.ObservedGeneration != rollout.Generation
+}
+
+// ground reads live, once before this process moves the Rollout for the first time, what it knows from a cache only. That may have
+// begun behind: with a rule that holds a subset which is gone, or without a route that still names one which is to go.
+func (c *convergence) ground(ctx context.Context) error {
+	if c.notes.grounded || c.sight.meshProblem != nil || !moving(c.rollout) {
+		return nil
+	}
+	behind := false
+	for _, obj := range c.sight.virtualServices {
+		old, err := c.groundOne(ctx, kindVirtualService, obj)
+		if err != nil {
+			return err
+		}
+		behind = behind || old
+	}
+	for _, obj := range c.sight.destinationRules {
+		old, err := c.groundOne(ctx, kindDestinationRule, obj)
+		if err != nil {
+			return err
+		}
+		behind = behind || old
+	}
+	if behind {
+		sight, err := c.look(ctx, c.rollout, c.Live)
+		if err != nil {
+			return err
+		}
+		c.sight = sight
+	}
+	c.notes.grounded = true
+	return nil
+}
+
+// groundOne tells whether an object is older than the API server's. One that this process wrote or read live before is not: that
+// would have been noticed.
+func (c *convergence) groundOne(ctx context.Context, kind schema.GroupVersionKind, obj *unstructured.Unstructured) (bool, error) {
+	if len(c.ledger.known(kind, obj.GetNamespace(), []string{obj.GetName()})) > 0 {
+		return false, nil
+	}
+	live, err := c.liveObject(ctx, kind, client.ObjectKeyFromObject(obj))
+	if err != nil {
+		return false, err
+	}
+	if live == nil {
+		c.ledger.removed(kind, obj)
+		return true, nil
+	}
+	c.ledger.saw(kind, live)
+	return live.GetResourceVersion() != obj.GetResourceVersion(), nil
 }
 
 // pass decides once and applies what is committed. It tells whether nothing was left to do.

@@ -37,6 +37,8 @@ type notes struct {
 	// unsure: the mesh has to be read live before it is believed: the outcome of a write is not known, or the way back was
 	// planned on a cache.
 	unsure bool
+	// grounded: what a cache said of the mesh when it had just begun was compared with the API server.
+	grounded bool
 	// refusal is why the API server refused the last write.
 	refusal *pipeline.Problem
 	// toldOfDeletion: an event told that the deletion waits.

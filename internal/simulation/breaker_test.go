@@ -179,8 +179,8 @@ func (o *oracle) tripping() string {
 // checkTrip: a run ends with a trip only after an overflow that counts, and what a fault did does not.
 func (o *oracle) checkTrip(before, after *v1.Rollout) {
 	a, b := &before.Status, &after.Status
-	if a.Run == nil || b.Run != nil || len(b.History) == 0 || b.History[0].Verdict != v1.ReasonTrip {
-		return
+	if a.Run == nil || b.Run != nil || len(b.History) == 0 || b.History[0].Number != a.Run.Number || b.History[0].Verdict != v1.ReasonTrip {
+		return // also when a deletion ended the run, of which there is no record
 	}
 	faults := map[string]bool{}
 	for _, s := range before.Spec.Steps {
