@@ -31,6 +31,11 @@ func (e *pruneError) Unwrap() error { return e.err }
 // prunes tells whether what leaves the repository leaves the cluster: the default.
 func prunes(sync *v1.GitSync) bool { return sync.Spec.Prune == nil || *sync.Spec.Prune }
 
+// prunesAll tells whether all that a GitSync applied leaves the cluster with it.
+func prunesAll(sync *v1.GitSync) bool {
+	return prunes(sync) && !sync.Spec.Suspend && sync.Annotations[v1.DeletionPolicyAnnotation] != v1.DeletionPolicyOrphan
+}
+
 func (r *Reconciler) pruner(ctx context.Context, sync *v1.GitSync, applier *Applier) (*Pruner, error) {
 	syncs := &v1.GitSyncList{}
 	if err := r.Client.List(ctx, syncs); err != nil {
@@ -38,8 +43,8 @@ func (r *Reconciler) pruner(ctx context.Context, sync *v1.GitSync, applier *Appl
 	}
 	elsewhere := map[string]bool{}
 	for i := range syncs.Items {
-		if syncs.Items[i].UID == sync.UID {
-			continue
+		if syncs.Items[i].UID == sync.UID || (syncs.Items[i].DeletionTimestamp != nil && prunesAll(&syncs.Items[i])) {
+			continue // of two that go at once, each would leave to the other what both applied
 		}
 		for _, entry := range syncs.Items[i].Status.Inventory {
 			elsewhere[entryKey(entry)] = true
@@ -64,8 +69,7 @@ func (r *Reconciler) finalize(ctx context.Context, sync *v1.GitSync) (reconcile.
 	if !controllerutil.ContainsFinalizer(sync, v1.GitSyncFinalizer) {
 		return reconcile.Result{}, nil
 	}
-	orphan := sync.Annotations[v1.DeletionPolicyAnnotation] == v1.DeletionPolicyOrphan
-	if prunes(sync) && !sync.Spec.Suspend && !orphan && len(sync.Status.Inventory) > 0 {
+	if prunesAll(sync) && len(sync.Status.Inventory) > 0 {
 		again, err := r.pruneAll(ctx, sync)
 		late := r.Clock.Since(sync.DeletionTimestamp.Time) > giveUpAfter
 		switch {

@@ -37,10 +37,13 @@ func (t traffic) keeps(object *unstructured.Unstructured, now time.Time) (why st
 		}
 		return "", until
 	}
-	pods, isWorkload := podLabels(object)
-	if !isWorkload {
-		return "", until
+	if pods, isWorkload := podLabels(object); isWorkload {
+		return t.keepsWorkload(object, pods, now)
 	}
+	return "", until
+}
+
+func (t traffic) keepsWorkload(object *unstructured.Unstructured, pods map[string]string, now time.Time) (why string, until time.Time) {
 	if t.rollout.Status.Stable == "" && t.serves(pods) {
 		return "may be the stable version, which is not known yet,", until
 	}

@@ -149,3 +149,44 @@ func TestCreationCutOff(t *testing.T) {
 		t.Errorf("once more: wrote %t, %v", wrote, err)
 	}
 }
+
+// Two GitSyncs that apply the same object and are deleted at the same time do not leave it to each other.
+func TestTwoGitSyncsGoAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.allow("default", "*")
+	commit := w.push("deploy/a.yaml", configMap("a", "1"))
+	w.followed(commit)
+	other := clone(w.get(), "other")
+	other.Finalizers = []string{"example.com/not-yet"}
+	w.must(admin.Create(t.Context(), other))
+	read := func(ctx context.Context) error { return admin.Get(ctx, client.ObjectKeyFromObject(other), other) }
+	w.eventually("the other GitSync to apply", func(ctx context.Context) error {
+		if err := read(ctx); err != nil || other.Status.Revision != commit {
+			return errors.Join(err, errors.New("not yet"))
+		}
+		return nil
+	})
+	w.must(admin.Delete(t.Context(), other))
+	w.eventually("the other GitSync to be on its way out", func(ctx context.Context) error {
+		if err := read(ctx); err != nil || len(other.Finalizers) != 1 {
+			return errors.Join(err, errors.New("not yet"))
+		}
+		return nil
+	})
+	if w.configMapGone("a") {
+		t.Error("a is gone, which a GitSync that stays applies")
+	}
+	w.must(admin.Delete(t.Context(), w.get()))
+	w.eventually("both to be gone, with what they applied", func(ctx context.Context) error {
+		if !w.gone(&v1.GitSync{}, "sync") {
+			return errors.New("sync is there")
+		}
+		return nil
+	})
+	if !w.configMapGone("a") {
+		t.Error("a was left by both")
+	}
+	w.must(read(t.Context()))
+	other.Finalizers = nil
+	w.must(admin.Update(t.Context(), other))
+}
