@@ -45,7 +45,7 @@ func (s *scene) newFleet(ctx context.Context, namespace string, n int) (*fleet, 
 	if err := f.createRollouts(ctx); err != nil {
 		return nil, err
 	}
-	_, err = s.watcher.done(ctx, "v1 serves", s.watcher.reach(f.keys, healthy("v1")), patience)
+	_, err = s.watcher.done(ctx, "v1 serves", s.watcher.reach(f.keys, healthy("v1")))
 	return f, err
 }
 

@@ -49,7 +49,7 @@ func (m *measurement) restart(ctx context.Context) error {
 	if err := f.patch(ctx, `{"version":"v4","steps":[{"name":"half","weight":50},{"name":"full","weight":100}]}`); err != nil {
 		return err
 	}
-	if _, err := m.watcher.done(ctx, "v4 has half of the traffic", wait, patience); err != nil {
+	if _, err := m.watcher.done(ctx, "v4 has half of the traffic", wait); err != nil {
 		return err
 	}
 	if err := pause(ctx, quiet); err != nil {
@@ -62,7 +62,7 @@ func (m *measurement) restart(ctx context.Context) error {
 	if err := m.operator.Start(ctx); err != nil {
 		return err
 	}
-	at, err := m.watcher.done(ctx, "the restarted operator has written", next, patience)
+	at, err := m.watcher.done(ctx, "the restarted operator has written", next)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (m *measurement) restart(ctx context.Context) error {
 		times = append(times, t.Sub(began))
 	}
 	m.report.add(timeFigure("P5", "killed, restarted: next write", m.n, times, nil))
-	_, err = m.watcher.done(ctx, "v4 is promoted", m.watcher.reach(f.keys, healthy("v4")), patience)
+	_, err = m.watcher.done(ctx, "v4 is promoted", m.watcher.reach(f.keys, healthy("v4")))
 	return err
 }
 
@@ -130,7 +130,7 @@ func (m *measurement) inFlight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := m.watcher.done(ctx, "v5 has half of the traffic", wait, patience); err != nil {
+	if _, err := m.watcher.done(ctx, "v5 has half of the traffic", wait); err != nil {
 		return err
 	}
 	if err := pause(ctx, 75*time.Second); err != nil { // the gates' window

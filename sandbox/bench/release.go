@@ -26,7 +26,7 @@ func (m *measurement) releases(ctx context.Context) error {
 			if err := f.patch(ctx, `{"version":"v2"}`); err != nil {
 				return err
 			}
-			at, err := m.watcher.done(ctx, "v2 is promoted", wait, patience)
+			at, err := m.watcher.done(ctx, "v2 is promoted", wait)
 			if err != nil {
 				return err
 			}
@@ -75,7 +75,7 @@ func (m *measurement) rollbacks(ctx context.Context) error {
 		if err := f.patch(ctx, `{"version":"v3","steps":[{"name":"half","weight":50,"hold":"1h"},{"name":"full","weight":100}]}`); err != nil {
 			return err
 		}
-		if _, err := m.watcher.done(ctx, "v3 has half of the traffic", wait, patience); err != nil {
+		if _, err := m.watcher.done(ctx, "v3 has half of the traffic", wait); err != nil {
 			return err
 		}
 		if err := pause(ctx, quiet); err != nil {
@@ -85,7 +85,7 @@ func (m *measurement) rollbacks(ctx context.Context) error {
 		m.evidence.set(bad)
 		var at map[key]time.Time
 		err := m.profiled(ctx, "rollback", 2*gateInterval, func() (err error) {
-			at, err = m.watcher.done(ctx, stable+" has all traffic again", wait, patience)
+			at, err = m.watcher.done(ctx, stable+" has all traffic again", wait)
 			return err
 		})
 		if err != nil {

@@ -119,11 +119,9 @@ func (s *scene) profile(ctx context.Context, name string, length time.Duration) 
 	if err := os.MkdirAll(s.Profiles, 0o755); err != nil {
 		return err
 	}
-	what := "profile"
+	what := "heap"
 	if length > 0 {
 		what = fmt.Sprintf("profile?seconds=%d", int(length.Seconds()))
-	} else {
-		what = "heap"
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.pprof+"/debug/pprof/"+what, nil)
 	if err != nil {

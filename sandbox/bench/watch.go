@@ -232,7 +232,7 @@ func (w *watcher) reach(keys []types.NamespacedName, condition func(*state) bool
 }
 
 // done waits for all, and returns when the condition first held for each.
-func (w *watcher) done(ctx context.Context, what string, wait *wait, patience time.Duration) (map[types.NamespacedName]time.Time, error) {
+func (w *watcher) done(ctx context.Context, what string, wait *wait) (map[types.NamespacedName]time.Time, error) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	var err error
