@@ -173,6 +173,29 @@ func TestSecondVirtualService(t *testing.T) {
 	w.gone(&networking.VirtualService{}, "edge")
 }
 
+// TestNamesThatAreTaken: what bears the name of something that is to be made, for another host, is told of, and its end is noticed.
+func TestNamesThatAreTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	routing := &networking.VirtualService{ObjectMeta: metav1.ObjectMeta{Name: "reviews"}, Spec: *routeTo("details", "v1")}
+	rule := &networking.DestinationRule{ObjectMeta: metav1.ObjectMeta{Name: "reviews"}, Spec: *subsetOf("details", "v1")}
+	w.create(routing)
+	w.create(rule)
+	w.rollout(gated)
+	for _, taken := range []struct {
+		object client.Object
+		says   string
+	}{{routing, "VirtualService reviews is there already"}, {rule, "DestinationRule reviews is there already"}} {
+		w.await(taken.says, func(r *v1.Rollout) bool {
+			return r.Status.Reason == v1.ReasonHostConflict && strings.Contains(r.Status.Message, taken.says)
+		})
+		if err := w.client.Delete(t.Context(), taken.object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
+}
+
 // TestForeignFields: what is not ours, a mirror of its own and other blocks included, outlives a run and a return.
 func TestForeignFields(t *testing.T) {
 	t.Parallel()
