@@ -193,8 +193,9 @@ func (a *Analyst) Set(key types.NamespacedName, watch *pipeline.Watch) {
 		}
 	}
 	if watch.Breaker != nil {
-		if w.breaker = old.sameBreaker(watch.Breaker); w.breaker == nil {
-			w.breaker = newBreaker(key, *watch.Breaker)
+		now := a.config.Clock.Now()
+		if w.breaker = old.sameBreaker(watch.Breaker, now); w.breaker == nil {
+			w.breaker = newBreaker(key, *watch.Breaker, now)
 		}
 	}
 	a.forget(key, old, w)

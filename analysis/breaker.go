@@ -16,12 +16,17 @@ import (
 // pollEvery is how often breakers are looked at.
 const pollEvery = time.Second
 
-// breaker is one under watch. What stands above state never changes; the rest is guarded by the Analyst's mutex.
+// breaker is one under watch. All but its key and its watch's ID is guarded by the Analyst's mutex.
 type breaker struct {
-	key   types.NamespacedName
-	watch pipeline.BreakerWatch
+	key types.NamespacedName
+	// watch changes only in HostSince, which is as it is since hostTaken.
+	watch     pipeline.BreakerWatch
+	hostTaken time.Time
 
+	// state is nobody's before the first answer: it is For no watch.
 	state pipeline.BreakerState
+	// answered is when Prometheus last answered; before that, when the watch began.
+	answered time.Time
 	// before is how many requests found no endpoint in the window before the run; nil: not known yet.
 	before *float64
 	// asking: the last poll's answer is still awaited.
@@ -29,16 +34,26 @@ type breaker struct {
 	forgotten bool
 }
 
-func newBreaker(key types.NamespacedName, watch pipeline.BreakerWatch) *breaker {
-	return &breaker{key: key, watch: watch, state: pipeline.BreakerState{For: watch.ID}}
+func newBreaker(key types.NamespacedName, watch pipeline.BreakerWatch, now time.Time) *breaker {
+	return &breaker{key: key, watch: watch, hostTaken: now, answered: now}
 }
 
-// sameBreaker is the one of the watch that stays as it is, or nil.
-func (w *watched) sameBreaker(watch *pipeline.BreakerWatch) *breaker {
+// sameBreaker is the one of the watch that stays, or nil. What names no version does not stay when it is another time
+// since when that counts.
+func (w *watched) sameBreaker(watch *pipeline.BreakerWatch, now time.Time) *breaker {
 	if w == nil || w.breaker == nil || w.breaker.watch.ID != watch.ID {
 		return nil
 	}
-	return w.breaker
+	b := w.breaker
+	if !b.watch.HostSince.Equal(watch.HostSince) {
+		b.watch.HostSince, b.hostTaken = watch.HostSince, now
+		b.state.Trips = slices.DeleteFunc(b.state.Trips, func(t pipeline.Trip) bool { return t.ByHost })
+	}
+	return b
+}
+
+func (b *breaker) lookup(at time.Time) lookup {
+	return lookup{watch: b.watch, at: at, answered: b.answered, hostTaken: b.hostTaken}
 }
 
 // pollBreakers asks for all breakers once in a second, and returns when it is to be called again; the zero time: when there are any.
@@ -49,39 +64,30 @@ func (a *Analyst) pollBreakers(ctx context.Context, now time.Time) time.Time {
 	if len(a.breakers) == 0 {
 		return time.Time{}
 	}
-	if a.polled.Before(tick) {
+	if !a.polled.Equal(tick) { // a clock may be set back
 		a.polled = tick
 		r := newRound(a.asker)
 		for b := range a.breakers {
-			if !b.asking {
+			if l, first := b.lookup(tick), b.before == nil; !b.asking && l.own().window >= time.Second {
 				b.asking = true
-				a.work.Go(func() { a.pollBreaker(ctx, r, b, tick) })
+				a.work.Go(func() { a.pollBreaker(ctx, r, b, l, first) })
 			}
 		}
 	}
 	return tick.Add(pollEvery)
 }
 
-// pollBreaker asks for one breaker and takes in the answer.
-func (a *Analyst) pollBreaker(ctx context.Context, r *round, b *breaker, at time.Time) {
-	l := lookup{watch: b.watch, at: at}
+// pollBreaker asks for one breaker and takes in the answer; first: what was before the run is not known yet.
+func (a *Analyst) pollBreaker(ctx context.Context, r *round, b *breaker, l lookup, first bool) {
 	parts := l.parts()
-	var answer, base *call
-	if len(parts) > 0 {
-		answer = r.call(ctx, instant(joined(parts), at))
+	var base *call
+	answer := r.call(ctx, instant(joined(parts), l.at))
+	if first && parts[partHost] != "" {
+		base = r.call(ctx, instant(lostBefore(l.watch), l.watch.RunStart))
+		<-base.done
 	}
-	a.mu.Lock()
-	missing := b.before == nil && parts[partHost] != ""
-	a.mu.Unlock()
-	if missing {
-		base = r.call(ctx, instant(lostBefore(b.watch), b.watch.RunStart))
-	}
-	for _, c := range []*call{answer, base} {
-		if c != nil {
-			<-c.done
-		}
-	}
-	if a.learnBreaker(ctx, b, parts, answer, base, at) {
+	<-answer.done
+	if a.learnBreaker(ctx, b, l, answer, base) {
 		a.wake(b.key)
 	}
 }
@@ -89,73 +95,76 @@ func (a *Analyst) pollBreaker(ctx context.Context, r *round, b *breaker, at time
 func instant(query string, at time.Time) ask { return ask{query, at.UnixNano(), at.UnixNano(), 0} }
 
 // learnBreaker takes in the answers, and tells whether they are news.
-func (a *Analyst) learnBreaker(ctx context.Context, b *breaker, parts map[string]string, answer, base *call, at time.Time) bool {
+func (a *Analyst) learnBreaker(ctx context.Context, b *breaker, l lookup, answer, base *call) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	b.asking = false
-	if ctx.Err() != nil || b.forgotten || answer == nil {
+	if ctx.Err() != nil || b.forgotten {
 		return false // what was cut off is no evidence
 	}
 	if base != nil && base.failed == nil {
-		if known, ok := readCounts(base.answer, b.watch); ok {
+		if known, ok := readCounts(base.answer, l.watch); ok {
 			b.before = new(known.total[""])
 		}
 	}
-	blind, known := b.see(answer)
+	blind, known := see(answer, l.watch)
 	before := b.state
-	b.state.Blind = blind
+	b.state.For, b.state.Blind = b.watch.ID, blind
 	switch {
 	case blind == "":
 		b.state.BlindSince = time.Time{}
 	case b.state.BlindSince.IsZero():
-		b.state.BlindSince = at
+		b.state.BlindSince = l.at
 	}
 	if answer.failed == nil {
-		b.state.Trips = b.judge(known, parts, at)
+		b.answered = l.at
+		b.state.Trips = b.judge(known, l)
 	}
-	a.metrics.breaker(b, known, at)
+	a.metrics.breaker(b, known, l)
 	return before.BlindSince.IsZero() != b.state.BlindSince.IsZero() || !slices.EqualFunc(before.Trips, b.state.Trips, sameTrip)
 }
 
 func sameTrip(x, y pipeline.Trip) bool { return x.Signal == y.Signal && x.ByHost == y.ByHost }
 
 // see reads an answer, and says why nothing can be seen; empty: something can.
-func (b *breaker) see(answer *call) (string, counts) {
+func see(answer *call, w pipeline.BreakerWatch) (string, counts) {
 	if f := answer.failed; f != nil {
 		if f.invalid != "" {
 			return "Prometheus refuses the breaker's query: " + f.invalid, counts{}
 		}
 		return f.message, counts{}
 	}
-	known, ok := readCounts(answer.answer, b.watch)
+	known, ok := readCounts(answer.answer, w)
 	_, reported := known.total[partSeen]
 	_, overflows := known.total[partOverflow]
 	_, ejections := known.total[partEjection]
-	canary := b.watch.Canary
-	switch {
+	switch canary := w.Canary; {
 	case !ok:
 		return "Prometheus gave no answer that can be read", known
 	case overflows || ejections:
 	case !reported:
-		return fmt.Sprintf("Prometheus has no %s of %s from its callers, and none of Envoy's statistics of its clusters", requests, b.watch.Host), known
-	case b.watch.Scope != v1.BreakerHost && canary.Labels["version"] == "" && canary.Workload == "":
+		return fmt.Sprintf("Prometheus has no %s of %s from its callers, and none of Envoy's statistics of its clusters", requests, w.Host), known
+	case w.Scope != v1.BreakerHost && canary.Labels["version"] == "" && canary.Workload == "":
 		return fmt.Sprintf("version %s has neither a label `version` nor a workload, so Istio's metrics can not tell it apart", canary.Version), known
 	}
 	return "", known
 }
 
 // judge finds the signals that came more often than is borne. What tripped by the canary's own evidence stays tripped.
-func (b *breaker) judge(known counts, parts map[string]string, at time.Time) []pipeline.Trip {
+func (b *breaker) judge(known counts, l lookup) []pipeline.Trip {
 	var trips []pipeline.Trip
 	for _, signal := range b.watch.Signals {
 		if i := slices.IndexFunc(b.state.Trips, func(t pipeline.Trip) bool { return t.Signal == signal && !t.ByHost }); i >= 0 {
 			trips = append(trips, b.state.Trips[i])
 			continue
 		}
-		part, count := b.count(signal, known, at)
+		part, count := b.count(signal, known, l)
+		if part == partHost && !l.watch.HostSince.Equal(b.watch.HostSince) {
+			continue // that was asked before it became another
+		}
 		if n := int(math.Ceil(count - 1e-6)); n > b.watch.MaxTrips {
 			trips = append(trips, pipeline.Trip{
-				Signal: signal, Count: n, Time: at, Query: parts[part], ByHost: part == partHost,
+				Signal: signal, Count: n, Within: l.reach(), Time: l.at, Query: l.parts()[part], ByHost: part == partHost,
 			})
 		}
 	}
@@ -164,7 +173,7 @@ func (b *breaker) judge(known counts, parts map[string]string, at time.Time) []p
 
 // count is how often a signal came in the window, and the part of the query that says so. Where Istio's metrics and Envoy's both
 // tell of it, they tell of the same.
-func (b *breaker) count(signal v1.BreakerSignal, known counts, at time.Time) (string, float64) {
+func (b *breaker) count(signal v1.BreakerSignal, known counts, l lookup) (string, float64) {
 	switch signal {
 	case v1.SignalOverflow:
 		if known.total[partOverflow] > known.flagged[flagOverflow] {
@@ -180,15 +189,10 @@ func (b *breaker) count(signal v1.BreakerSignal, known counts, at time.Time) (st
 		if n > 0 || b.before == nil || elsewhere {
 			return partEjection, n
 		}
-		return partHost, known.total[partHost] - b.expected(at)
+		// Less those that would have found no endpoint at the rate of before the run.
+		return partHost, known.total[partHost] - *b.before*l.host().window.Seconds()/l.watch.Window.Seconds()
 	}
 	return "", 0
-}
-
-// expected is how many requests would have found no endpoint at the rate of before the run.
-func (b *breaker) expected(at time.Time) float64 {
-	window := lookup{watch: b.watch, at: at}.window(b.watch.HostSince)
-	return *b.before * window.Seconds() / b.watch.Window.Seconds()
 }
 
 // Breaker returns what was seen of a Rollout's breaker; nil when none is watched. The caller may keep it.

@@ -40,22 +40,62 @@ const (
 	flagRetryLimit = "URX"
 )
 
-// lookAgo is how long before a window a counter's last value is looked for.
-const lookAgo = 5 * time.Minute
+const (
+	// lookAgo is how long before a window a counter's last value is looked for.
+	lookAgo = 5 * time.Minute
+	// slowestScrape is the longest time between scrapes that is reckoned with.
+	slowestScrape = time.Minute
+	// scrapeDelay is how long after its time a value may come in.
+	scrapeDelay = 2 * time.Second
+	// maxReach bounds how far a look reaches back; no window is longer.
+	maxReach = time.Hour
+)
 
 // lookup makes the parts of a breaker's query for one time.
 type lookup struct {
 	watch pipeline.BreakerWatch
 	at    time.Time
+	// answered is when Prometheus last answered, and hostTaken since when HostSince is as it is.
+	answered, hostTaken time.Time
 }
 
-// parts are the queries by part; none when nothing can have been seen yet.
+// stretch is the time in which a part counts, up to that of the lookup.
+type stretch struct {
+	since  time.Time
+	window time.Duration
+	// late: what happened before since may be scraped after it.
+	late bool
+}
+
+// own is the stretch of what is told of the canary itself.
+func (l lookup) own() stretch { return l.stretch(l.watch.Since, l.watch.Aftermath) }
+
+// host is the stretch of lost requests that name no version. What came before this process began to count them, be it that
+// it was not there or that stable had no endpoint, is not the canary's.
+func (l lookup) host() stretch {
+	if l.watch.Scope != v1.BreakerHost && l.hostTaken.Sub(l.watch.HostSince) > 2*scrapeDelay {
+		return l.stretch(l.hostTaken, true)
+	}
+	return l.stretch(l.watch.HostSince, l.watch.Aftermath)
+}
+
+func (l lookup) stretch(since time.Time, late bool) stretch {
+	return stretch{since, min(l.reach(), l.at.Sub(since).Truncate(time.Millisecond)), late}
+}
+
+// reach is how far back a look goes at most: the watch's window. Where one is too many, it goes back to the last answer, so that
+// nothing slips through while Prometheus is away.
+func (l lookup) reach() time.Duration {
+	if l.watch.MaxTrips > 0 || l.answered.IsZero() {
+		return l.watch.Window
+	}
+	return max(l.watch.Window, min(l.at.Sub(l.answered).Truncate(time.Second)+scrapeDelay, maxReach))
+}
+
+// parts are the queries by part.
 func (l lookup) parts() map[string]string {
 	parts := map[string]string{}
-	window := l.window(l.watch.Since)
-	if window < time.Second {
-		return parts
-	}
+	own, byHost := l.own(), l.host()
 	host, watches := hostMatchers(l.watch), func(s v1.BreakerSignal) bool { return slices.Contains(l.watch.Signals, s) }
 	var flags []string
 	for signal, flag := range map[v1.BreakerSignal]string{v1.SignalOverflow: flagOverflow, v1.SignalRetryLimit: flagRetryLimit} {
@@ -66,68 +106,75 @@ func (l lookup) parts() map[string]string {
 	if len(flags) > 0 {
 		slices.Sort(flags)
 		lost := fmt.Sprintf("%s{%s,%s}", requests, host, flagMatcher(flags...))
-		parts[partRequests] = "sum by (response_flags, destination_version, destination_workload) (" + l.grown(lost, window) + ")"
+		parts[partRequests] = "sum by (response_flags, destination_version, destination_workload) (" + l.grown(lost, own) + ")"
 	}
 	if watches(v1.SignalOverflow) {
-		parts[partOverflow] = "sum(" + l.grown(envoyOverflows+"{"+clusterMatcher(l.watch)+"}", window) + ")"
+		parts[partOverflow] = "sum(" + l.grown(envoyOverflows+"{"+clusterMatcher(l.watch)+"}", own) + ")"
 	}
 	if watches(v1.SignalEjection) {
-		parts[partEjection] = "sum(" + l.risen(envoyEjections+"{"+clusterMatcher(l.watch)+"}", window) + ")"
-		if since := l.watch.HostSince; !since.IsZero() && l.window(since) >= time.Second {
-			parts[partHost] = l.lost(l.window(since))
+		parts[partEjection] = "sum(" + l.risen(envoyEjections+"{"+clusterMatcher(l.watch)+"}", own) + ")"
+		if !l.watch.HostSince.IsZero() && byHost.window >= time.Second {
+			parts[partHost] = l.lost(byHost)
 			parts[partElsewhere] = fmt.Sprintf("sum(max_over_time(%s{%s}[%s]))",
-				envoyEjections, otherClusters(l.watch), promDuration(l.window(since)))
+				envoyEjections, otherClusters(l.watch), promDuration(byHost.window))
 		}
 	}
 	parts[partSeen] = "group(" + requests + "{" + host + "})"
 	return parts
 }
 
-// window is the watch's, cut where it would reach back beyond a time.
-func (l lookup) window(since time.Time) time.Duration {
-	return min(l.watch.Window, l.at.Sub(since).Truncate(time.Millisecond))
-}
-
 // lost counts the requests to the host that found no endpoint.
-func (l lookup) lost(window time.Duration) string {
-	return "sum(" + l.grown(requests+"{"+hostMatchers(l.watch)+","+flagMatcher(flagNoEndpoint)+"}", window) + ")"
+func (l lookup) lost(s stretch) string {
+	return "sum(" + l.grown(requests+"{"+hostMatchers(l.watch)+","+flagMatcher(flagNoEndpoint)+"}", s) + ")"
 }
 
 // lostBefore counts, at the start of the run, the requests that found no endpoint in the window before it.
 func lostBefore(watch pipeline.BreakerWatch) string {
-	watch.AfterFault = false
-	return lookup{watch: watch, at: watch.RunStart}.lost(watch.Window)
+	return lookup{watch: watch, at: watch.RunStart}.lost(stretch{window: watch.Window})
 }
 
-// grown is by how much each series of a counter grew in the window, exactly: increase() would extrapolate, and not count the
+// grown is by how much each series of a counter grew in a stretch, exactly: increase() would extrapolate, and not count the
 // first value of a series, so not the first overflow of a version. A series that was not there before, and one that began anew,
-// grew from 0; that is believed only if Prometheus was scraping at the window's start.
-func (l lookup) grown(series string, window time.Duration) string {
-	w := promDuration(window)
-	return fmt.Sprintf("(last_over_time(%[1]s[%[2]s]) unless present_over_time(%[1]s[%[3]s] offset %[2]s) and on() count(up offset %[2]s))"+
-		" or (last_over_time(%[1]s[%[2]s]) and resets(%[1]s[%[2]s]) > 0)"+
-		" or clamp_min(last_over_time(%[1]s[%[2]s]) - (%[4]s), 0)", series, w, promDuration(lookAgo), l.base(series, window))
+// grew from 0.
+func (l lookup) grown(series string, s stretch) string {
+	last := fmt.Sprintf("last_over_time(%s[%s])", series, promDuration(s.window))
+	return fmt.Sprintf("%[1]s(%[2]s and resets(%[3]s[%[4]s]) > 0) or %[2]s - (%[5]s) >= 0 or %[2]s",
+		l.born(last, series, s), last, series, promDuration(s.window), l.base(series, s))
 }
 
-// risen is by how much each series of a gauge rose in the window above what it was before.
-func (l lookup) risen(series string, window time.Duration) string {
-	w := promDuration(window)
-	return fmt.Sprintf("(max_over_time(%[1]s[%[2]s]) unless present_over_time(%[1]s[%[3]s] offset %[2]s) and on() count(up offset %[2]s))"+
-		" or clamp_min(max_over_time(%[1]s[%[2]s]) - (%[4]s), 0)", series, w, promDuration(lookAgo), l.base(series, window))
+// risen is by how much each series of a gauge rose in a stretch above what it was before.
+func (l lookup) risen(series string, s stretch) string {
+	highest := fmt.Sprintf("max_over_time(%s[%s])", series, promDuration(s.window))
+	return fmt.Sprintf("%sclamp_min(%s - (%s), 0)", l.born(highest, series, s), highest, l.base(series, s))
 }
 
-// base is a series' value at the window's start: the last one before it. After a fault only values count that are not older than
-// its end, since what the fault did is scraped late; the first value in the window has to do until there are any.
-func (l lookup) base(series string, window time.Duration) string {
-	first := fmt.Sprintf("min_over_time(%s[%s])", series, promDuration(window))
+// born is the first operand of an or: the value of series that were not there before the stretch. That they were not is believed
+// only if Prometheus was scraping at its start, and has scraped everything since what happened before may come late.
+func (l lookup) born(value, series string, s stretch) string {
+	if s.late && l.beforeWindow(s) < slowestScrape {
+		return ""
+	}
+	w := promDuration(s.window)
+	return fmt.Sprintf("(%s unless present_over_time(%s[%s] offset %s) and on() count(up offset %[4]s)) or ", value, series, promDuration(lookAgo), w)
+}
+
+// base is a series' value at the window's start: the last one before it. Where what happened before the stretch is scraped late,
+// only values since then count; the first value in the window has to do until there are any.
+func (l lookup) base(series string, s stretch) string {
+	first := fmt.Sprintf("min_over_time(%s[%s])", series, promDuration(s.window))
 	ago := lookAgo
-	if l.watch.AfterFault {
-		ago = min(ago, l.at.Add(-window).Sub(l.watch.Since).Truncate(time.Millisecond))
+	if s.late {
+		ago = min(ago, l.beforeWindow(s))
 	}
 	if ago <= 0 {
 		return first
 	}
-	return fmt.Sprintf("last_over_time(%s[%s] offset %s) or %s", series, promDuration(ago), promDuration(window), first)
+	return fmt.Sprintf("last_over_time(%s[%s] offset %s) or %s", series, promDuration(ago), promDuration(s.window), first)
+}
+
+// beforeWindow is how long a stretch had lasted when its window began.
+func (l lookup) beforeWindow(s stretch) time.Duration {
+	return l.at.Add(-s.window).Sub(s.since).Truncate(time.Millisecond)
 }
 
 // hostMatchers select the requests to the host as its callers' proxies report them: a lost one has no other witness.

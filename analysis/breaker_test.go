@@ -67,6 +67,17 @@ func (b *bench) trips(id string) string {
 	return strings.Join(words, ", ")
 }
 
+// answered waits until the poll at a time is over.
+func (b *bench) answered(second float64) {
+	b.Helper()
+	b.until(fmt.Sprintf("the answer at %gs", second), func() bool {
+		b.Analyst.mu.Lock()
+		defer b.Analyst.mu.Unlock()
+		known := b.Analyst.watches[name("reviews")].breaker
+		return !known.asking && known.answered.Equal(at(second))
+	})
+}
+
 func (b *bench) wantTrips(id, want string) {
 	b.Helper()
 	b.until(fmt.Sprintf("trips %q", want), func() bool { return b.trips(id) == want })
@@ -88,10 +99,10 @@ func TestBreakerIsPolledEachSecond(t *testing.T) {
 		}
 		return now, before
 	}
-	for i, second := range []float64{1, 2, 2.9, 3} {
+	for i, second := range []float64{0.9, 1, 2, 2.9, 3} {
 		b.goTo(second)
-		want := []int{1, 2, 2, 3}[i]
-		b.until(fmt.Sprintf("%d requests at %gs", want, second), func() bool { now, before := asked(); return now == want && before == 1 })
+		want := []int{0, 1, 2, 2, 3}[i]
+		b.until(fmt.Sprintf("%d requests at %gs", want, second), func() bool { now, before := asked(); return now == want && before == min(want, 1) })
 		b.until("rest", func() bool {
 			b.Analyst.mu.Lock()
 			defer b.Analyst.mu.Unlock()
@@ -131,7 +142,8 @@ func TestTrips(t *testing.T) {
 	b.wantTrips("1", "")
 	b.answers(0, lostRequests("UO", "v1", "reviews-v1", 99), lostRequests("UH", "unknown", "unknown", 7))
 	b.goTo(2)
-	b.until("it is seen", func() bool { return testutil.ToFloat64(b.metrics.blind.WithLabelValues("bookinfo", "reviews")) == 0 })
+	b.answered(2)
+	b.wantTrips("1", "")
 	b.answers(0, lostRequests("UO", "unknown", "reviews-v3", 3))
 	b.goTo(3)
 	b.wantTrips("1", "Overflow 3 @3")
@@ -150,6 +162,8 @@ func TestTrips(t *testing.T) {
 	b.wantTrips("1", "Overflow 3 @3")
 	other := breakerOf("2")
 	b.Set(key, &pipeline.Watch{Breaker: &other})
+	b.wantTrips("", "")
+	b.goTo(6)
 	b.wantTrips("2", "")
 }
 
@@ -161,6 +175,7 @@ func TestCounts(t *testing.T) {
 		answer model.Vector
 		want   string
 	}{
+		// A third of the window has passed.
 		"none":                         {},
 		"the canary's by version":      {answer: model.Vector{lostRequests("UF,UO", "v3", "other", 2)}, want: "Overflow 2"},
 		"the canary's by workload":     {answer: model.Vector{lostRequests("UO", "unknown", "reviews-v3", 2)}, want: "Overflow 2"},
@@ -194,16 +209,18 @@ func TestCounts(t *testing.T) {
 			if !ok {
 				t.Fatal("not read")
 			}
-			b := newBreaker(name("reviews"), w)
+			b := newBreaker(name("reviews"), w, at(0))
 			b.before = test.before
 			var words []string
-			// A third of the window has passed.
-			for _, trip := range b.judge(known, map[string]string{partOverflow: "envoy", partEjection: "envoy"}, at(10)) {
+			for _, trip := range b.judge(known, b.lookup(at(10))) {
 				word := fmt.Sprintf("%s %d", trip.Signal, trip.Count)
 				if trip.ByHost {
 					word += " by host"
 				}
-				words = append(words, strings.TrimSpace(word+" "+trip.Query))
+				if strings.Contains(trip.Query, "envoy_") {
+					word += " envoy"
+				}
+				words = append(words, word)
 			}
 			if got := strings.Join(words, ", "); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
@@ -213,6 +230,68 @@ func TestCounts(t *testing.T) {
 	if _, ok := readCounts(model.Matrix{}, breakerOf("1")); ok {
 		t.Error("a matrix was read")
 	}
+}
+
+// Requests that found no endpoint while stable had none are not held against the canary once it has one again.
+func TestLostByHostCountsAnew(t *testing.T) {
+	b := begin(t, Config{})
+	key := name("reviews")
+	w := breakerOf("1")
+	b.answers(0, partOf(partHost, 2), lostRequests("UO", "v3", "", 4))
+	b.Set(key, &pipeline.Watch{Breaker: &w})
+	b.goTo(10)
+	b.wantTrips("1", "Overflow 4 @10, Ejection 2 @10 by host")
+	none := w
+	none.HostSince = time.Time{}
+	b.Set(key, &pipeline.Watch{Breaker: &none})
+	b.wantTrips("1", "Overflow 4 @10") // the canary's own stay
+	b.goTo(29)
+	b.answered(29)
+	b.Set(key, &pipeline.Watch{Breaker: &w})
+	b.goTo(31)
+	b.wantTrips("1", "Overflow 4 @10, Ejection 2 @31 by host")
+	query := b.Breaker(key).Trips[1].Query
+	if !strings.Contains(query, "[2s]") || strings.Contains(query, "unless") || strings.Contains(query, "offset") {
+		t.Errorf("counts %s, want what came within 2s, and no value of before", query)
+	}
+}
+
+// Where one is too many, none slips through while Prometheus does not answer.
+func TestPrometheusAwayForLongerThanTheWindow(t *testing.T) {
+	for maxTrips, want := range map[int]string{0: "[92s]", 1: "[30s]"} {
+		b := begin(t, Config{})
+		key := name("reviews")
+		w := breakerOf("1")
+		w.MaxTrips = maxTrips
+		b.answers(0)
+		b.Set(key, &pipeline.Watch{Breaker: &w})
+		b.goTo(100)
+		b.answered(100)
+		b.prometheus.set(func(string, time.Time) (float64, error) { return 0, context.DeadlineExceeded })
+		b.goTo(110)
+		b.until("blind", func() bool { return !b.Breaker(key).BlindSince.IsZero() })
+		b.prometheus.set(func(string, time.Time) (float64, error) { return 0, nil })
+		b.answers(0, lostRequests("UO", "v3", "", 4))
+		b.goTo(190)
+		b.wantTrips("1", "Overflow 4 @190")
+		trip := b.Breaker(key).Trips[0]
+		if !strings.Contains(trip.Query, want) || want != "["+promDuration(trip.Within)+"]" {
+			t.Errorf("maxTrips %d: within %s by %s, want %s", maxTrips, trip.Within, trip.Query, want)
+		}
+	}
+}
+
+// Nothing is known of a breaker that was not looked at: neither that it sees, nor that it does not.
+func TestNothingIsToldBeforeTheFirstPoll(t *testing.T) {
+	b := begin(t, Config{})
+	w := breakerOf("1")
+	b.answers(0)
+	b.Set(name("reviews"), &pipeline.Watch{Breaker: &w})
+	if s := b.Breaker(name("reviews")); s.For != "" {
+		t.Errorf("told %+v", s)
+	}
+	b.goTo(1)
+	b.wantTrips("1", "")
 }
 
 func TestBlind(t *testing.T) {
@@ -268,8 +347,8 @@ func TestBlind(t *testing.T) {
 func TestWindows(t *testing.T) {
 	w := breakerOf("1")
 	w.Since, w.HostSince = at(100), at(120)
-	if parts := (lookup{w, at(100.5)}).parts(); len(parts) != 0 {
-		t.Errorf("asks for less than a second: %v", parts)
+	look := func(second float64) lookup {
+		return lookup{watch: w, at: at(second), answered: at(second - 1), hostTaken: at(120)}
 	}
 	for _, test := range []struct {
 		at    float64
@@ -285,8 +364,8 @@ func TestWindows(t *testing.T) {
 		{125, false, partHost, []string{"[5s]", `(UH)`}, []string{"[25s]"}},
 		{119, false, partHost, nil, []string{"UH"}},
 	} {
-		w.AfterFault = test.fault
-		query := lookup{w, at(test.at)}.parts()[test.part]
+		w.Aftermath = test.fault
+		query := look(test.at).parts()[test.part]
 		for _, text := range test.has {
 			if !strings.Contains(query, text) {
 				t.Errorf("at %g: %s of %s lacks %s", test.at, query, test.part, text)
@@ -302,7 +381,7 @@ func TestWindows(t *testing.T) {
 	if got := clusterMatcher(w); got != `cluster_name=~"outbound\\|[0-9]+\\|[^|]*\\|reviews\\.bookinfo\\.svc\\.cluster\\.local(;.*)?"` {
 		t.Error(got)
 	}
-	if diff := cmp.Diff(1, strings.Count(joined(lookup{w, at(200)}.parts()), `"`+partHost+`"`)); diff != "" {
+	if diff := cmp.Diff(1, strings.Count(joined(look(200).parts()), `"`+partHost+`"`)); diff != "" {
 		t.Error(diff)
 	}
 }

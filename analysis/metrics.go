@@ -1,8 +1,6 @@
 package analysis
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -86,14 +84,14 @@ func (m *metrics) forget(key types.NamespacedName, gate string) {
 }
 
 // breaker shows how often each signal came, and whether anything can be seen.
-func (m *metrics) breaker(b *breaker, known counts, at time.Time) {
+func (m *metrics) breaker(b *breaker, known counts, l lookup) {
 	blind := 0.0
 	if b.state.Blind != "" {
 		blind = 1
 	}
 	m.blind.WithLabelValues(b.key.Namespace, b.key.Name).Set(blind)
 	for _, signal := range b.watch.Signals {
-		_, count := b.count(signal, known, at)
+		_, count := b.count(signal, known, l)
 		m.signals.WithLabelValues(b.key.Namespace, b.key.Name, string(signal)).Set(max(count, 0))
 	}
 }

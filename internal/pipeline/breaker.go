@@ -13,6 +13,8 @@ const (
 	defaultBreakerWindow = 30 * time.Second
 	// blindAfter is how long the breaker may see nothing before that is told.
 	blindAfter = time.Minute
+	// scrapedWithin is how late Prometheus may know what happened.
+	scrapedWithin = time.Minute
 )
 
 // defaultSignals are those of spec.breaker.signals.
@@ -20,7 +22,7 @@ var defaultSignals = []v1.BreakerSignal{v1.SignalOverflow, v1.SignalEjection}
 
 // BreakerWatch is what the analysis watches for outside the step cadence, for as long as a run is in flight.
 type BreakerWatch struct {
-	// ID changes with everything below.
+	// ID changes with everything below but HostSince.
 	ID       string
 	Signals  []v1.BreakerSignal
 	Scope    v1.BreakerScope
@@ -28,8 +30,9 @@ type BreakerWatch struct {
 	MaxTrips int
 	// Since bounds what counts: nothing that happened before it.
 	Since time.Time
-	// AfterFault: a fault ended at Since, so that a counter's last value before it may be older than what the fault did.
-	AfterFault bool
+	// Aftermath: a fault, or another run of this version, ended shortly before Since, so that a counter's last value before it may
+	// be older than what that did.
+	Aftermath bool
 	// HostSince is since when requests that found no endpoint of the host (UH) are the canary's; zero: they are not.
 	HostSince time.Time
 	// RunStart ends the window that UH is compared with.
@@ -54,11 +57,12 @@ type BreakerState struct {
 // Trip is one signal's evidence.
 type Trip struct {
 	Signal v1.BreakerSignal
-	// Count within the watch's window, and Time at which it was counted.
-	Count int
-	Time  time.Time
-	Query string
-	// ByHost: the requests name no version; they are the canary's only if stable has a ready endpoint.
+	// Count Within so long before Time: the watch's window, or more where Prometheus did not answer for longer.
+	Count  int
+	Within time.Duration
+	Time   time.Time
+	Query  string
+	// ByHost: the requests name no version; they are the canary's only where the watch has a HostSince.
 	ByHost bool
 }
 
@@ -96,16 +100,22 @@ func (d *draft) breakerWatch(plan []stage) *BreakerWatch {
 		if !counts {
 			return nil
 		}
-		if w.AfterFault = end.After(w.Since); w.AfterFault {
-			w.Since = end
+		if ran := d.afterRun(); ran.After(end) {
+			w.Aftermath, end = true, ran
+		}
+		if end.After(w.Since) {
+			w.Aftermath, w.Since = true, end
 		}
 		if w.HostSince = d.exposedSince(plan); !w.HostSince.IsZero() && w.HostSince.Before(w.Since) {
 			w.HostSince = w.Since
 		}
 	}
 	// Times that were read back are in another location, and the same.
-	w.Since, w.HostSince, w.RunStart = w.Since.UTC(), w.HostSince.UTC(), w.RunStart.UTC()
+	w.Since, w.RunStart = w.Since.UTC(), w.RunStart.UTC()
+	hostSince := w.HostSince
+	w.HostSince = time.Time{}
 	w.ID = hash(w)
+	w.HostSince = hostSince.UTC()
 	return w
 }
 
@@ -148,6 +158,15 @@ func (d *draft) afterFault(plan []stage) (time.Time, bool) {
 	return time.Time{}, true
 }
 
+// afterRun is from when on what the run before this one did to the same version is over; the zero time if that is long ago.
+func (d *draft) afterRun() time.Time {
+	run, history := d.status.Run, d.status.History
+	if len(history) == 0 || history[0].To != run.To || run.StartedAt.Sub(history[0].FinishedAt.Time) > scrapedWithin {
+		return time.Time{}
+	}
+	return history[0].FinishedAt.Add(2 * d.in.PropagationDelay)
+}
+
 // passed is how many steps of the plan lie behind, of which there are records.
 func (d *draft) passed(plan []stage) int {
 	if d.status.Step == nil {
@@ -156,9 +175,10 @@ func (d *draft) passed(plan []stage) int {
 	return min(int(d.status.Step.Index), len(plan), len(d.status.Run.Steps))
 }
 
-// exposedSince is since when users have been on the canary without a break; zero while they are not.
+// exposedSince is since when users have been on the canary without a break; zero while they are not, and while stable has no
+// ready endpoint, since then requests that find none may be stable's.
 func (d *draft) exposedSince(plan []stage) time.Time {
-	if d.status.Step == nil || !d.status.Traffic.ExposedToUsers() {
+	if d.status.Step == nil || !d.status.Traffic.ExposedToUsers() || d.in.Versions[d.status.Run.From].Ready == 0 {
 		return time.Time{}
 	}
 	since := d.status.Step.StartedAt.Time
@@ -186,16 +206,17 @@ func (d *draft) breakerState(plan []stage) (BreakerState, *BreakerWatch) {
 func (d *draft) tripped(plan []stage) *cause {
 	state, w := d.breakerState(plan)
 	at := slices.IndexFunc(state.Trips, func(t Trip) bool {
-		return t.Count > w.MaxTrips && (!t.ByHost || w.Scope == v1.BreakerHost || d.attributable(w))
+		return t.Count > w.MaxTrips && (!t.ByHost || !w.HostSince.IsZero())
 	})
 	if at < 0 {
 		return nil
 	}
 	trip, where := state.Trips[at], "before its first step"
+	within := max(trip.Within, w.Window)
 	if step := d.status.Step; step != nil {
 		where = "at step " + step.Display
 	}
-	message := fmt.Sprintf("breaker tripped: %s %d > %d in %s", trip.Signal, trip.Count, w.MaxTrips, w.Window)
+	message := fmt.Sprintf("breaker tripped: %s %d > %d in %s", trip.Signal, trip.Count, w.MaxTrips, within)
 	switch {
 	case w.Scope == v1.BreakerHost:
 		message += " on the whole host"
@@ -206,14 +227,9 @@ func (d *draft) tripped(plan []stage) *cause {
 		reason: v1.ReasonTrip, rejects: true, message: message + " " + where,
 		failure: v1.Failure{
 			Gate: "breaker " + string(trip.Signal), Query: trip.Query, Time: microTime(trip.Time),
-			Value: fmt.Sprintf("%d in %s", trip.Count, w.Window), Limit: fmt.Sprint(w.MaxTrips),
+			Value: fmt.Sprintf("%d in %s", trip.Count, within), Limit: fmt.Sprint(w.MaxTrips),
 		},
 	}
-}
-
-// attributable tells whether requests that found no endpoint can be held against the canary: users are on it, and stable has one.
-func (d *draft) attributable(w *BreakerWatch) bool {
-	return !w.HostSince.IsZero() && d.in.Versions[d.status.Run.From].Ready > 0
 }
 
 // noteBlindness tells, once, that the breaker has seen nothing for long, and that it sees again. Nothing is rejected for that.

@@ -116,10 +116,17 @@ func TestAttributedByHost(t *testing.T) {
 	}
 	w.trips(ejection).want(v1.PhaseProgressing, v1.ReasonStep, "v1", 0)
 
-	w = guarded(t).ask("v3").untilStep("half").see("v1", func(v *Version) { v.Ready = 0 })
+	w = guarded(t).ask("v3").untilStep("half")
+	id := w.breaker().ID
+	w.see("v1", func(v *Version) { v.Ready = 0 })
 	w.trips(ejection).want(v1.PhaseProgressing, v1.ReasonStep, "v1", 50) // it may be stable that has none
-	w.see("v1", func(v *Version) { v.Ready = 1 }).settle().want(v1.PhaseRolledBack, v1.ReasonTrip, "v1", 0)
-	w.wantEvent("Ejection 5 > 0 in 30s (attributed by host) at step 3/4 half")
+	if b := w.breaker(); b.ID != id || !b.HostSince.IsZero() {
+		t.Errorf("watches %+v, want the same without HostSince", b)
+	}
+	w.trips().see("v1", func(v *Version) { v.Ready = 1 }).settle()
+	ejection.Within = 90 * time.Second
+	w.trips(ejection).want(v1.PhaseRolledBack, v1.ReasonTrip, "v1", 0)
+	w.wantEvent("Ejection 5 > 0 in 1m30s (attributed by host) at step 3/4 half")
 }
 
 func TestExposedSinceTheFirstOfTheStepsInARow(t *testing.T) {
@@ -138,7 +145,7 @@ func TestExposedSinceTheFirstOfTheStepsInARow(t *testing.T) {
 
 func TestFaultStepsDoNotCount(t *testing.T) {
 	w := guarded(t).ask("v3").untilStep("shadow")
-	if got, want := w.breaker().Since, w.status().Run.StartedAt.Time; !got.Equal(want) || w.breaker().AfterFault {
+	if got, want := w.breaker().Since, w.status().Run.StartedAt.Time; !got.Equal(want) || w.breaker().Aftermath {
 		t.Errorf("counts since %s, the run began %s", got, want)
 	}
 	if w.untilStep("ratings-slow"); w.breaker() != nil {
@@ -151,14 +158,41 @@ func TestFaultStepsDoNotCount(t *testing.T) {
 	w.meshOff = false
 	w.settle()
 	ended := w.status().Run.Steps[1].FinishedAt.Time
-	if got := w.breaker(); got == nil || !got.AfterFault || got.Since.Before(ended.Add(2*propagation)) {
+	if got := w.breaker(); got == nil || !got.Aftermath || got.Since.Before(ended.Add(2*propagation)) {
 		t.Fatalf("after the fault, which ended at %s: %+v", ended, got)
 	}
-	if got := w.untilStep("full").breaker(); !got.AfterFault || !got.Since.Equal(ended.Add(2*propagation)) {
+	if got := w.untilStep("full").breaker(); !got.Aftermath || !got.Since.Equal(ended.Add(2*propagation)) {
 		t.Errorf("a step later: %+v", got)
 	}
 	w = guarded(t).edit(func(s *v1.RolloutSpec) { s.Breaker = &v1.Breaker{Scope: v1.BreakerHost} }).ask("v3").untilStep("ratings-slow")
 	w.trips(overflow).want(v1.PhaseRolledBack, v1.ReasonTrip, "v1", 0).wantEvent("Overflow 12 > 0 in 30s on the whole host at step 2/4")
+}
+
+// What a run did to a version is not held against the next one, which may begin at once.
+func TestAfterAnotherRunOfTheVersion(t *testing.T) {
+	rerun := func(edit func(*v1.RolloutSpec), revert time.Duration) (*world, *BreakerWatch) {
+		w := guarded(t).ask("v3").untilStep("half")
+		if revert > 0 {
+			w.ask("v1").settle().pass(revert).ask("v3")
+		} else {
+			w.edit(edit)
+		}
+		w.until("another run", func() bool { return w.status().Run != nil && w.status().Run.Number == 2 })
+		return w, w.breaker()
+	}
+	changed := func(s *v1.RolloutSpec) { s.Versions = []v1.Version{{Name: "v3", TrafficPolicy: &istio.TrafficPolicy{}}} }
+	w, b := rerun(changed, 0)
+	if ended := w.status().History[0].FinishedAt; !b.Aftermath || !b.Since.Equal(ended.Add(2*propagation)) {
+		t.Errorf("after a run that ended at %s: %+v", ended, b)
+	}
+	w, b = rerun(changed, 20*time.Second)
+	if began := w.status().Run.StartedAt; !b.Aftermath || !b.Since.Equal(began.Time) {
+		t.Errorf("20s later, at %s: %+v", began, b)
+	}
+	w, b = rerun(changed, 2*time.Minute)
+	if began := w.status().Run.StartedAt; b.Aftermath || !b.Since.Equal(began.Time) {
+		t.Errorf("long after, at %s: %+v", began, b)
+	}
 }
 
 func TestWhenTheBreakerIsOn(t *testing.T) {

@@ -141,12 +141,42 @@ func TestAfterAFault(t *testing.T) {
 	known := guard(t, service, func(w *pipeline.BreakerWatch) {
 		counter.Add(90) // between the last scrape and the fault's end
 		time.Sleep(600 * time.Millisecond)
-		w.Since, w.AfterFault = time.Now(), true
+		w.Since, w.Aftermath = time.Now(), true
 	})
 	quiet(t, known)
 	counter.Add(4)
 	if trip := awaitTrip(t, known, v1.SignalOverflow); trip.Count != 4 {
 		t.Errorf("%+v, want 4", trip)
+	}
+}
+
+// The same where the fault is what the counter was born of.
+func TestBornOfAFault(t *testing.T) {
+	t.Parallel()
+	service := newService("born")
+	series.show(request(service), growing(100))
+	awaitPast(t, request(service))
+	known := guard(t, service, func(w *pipeline.BreakerWatch) { w.Aftermath = true })
+	counter := shown(overflowed(service, "v3"), 90) // which the fault did, and was not scraped before its end
+	quiet(t, known)
+	counter.Add(4)
+	if trip := awaitTrip(t, known, v1.SignalOverflow); trip.Count != 4 {
+		t.Errorf("%+v, want 4", trip)
+	}
+}
+
+// A counter that begins anew just when counting does has no base: that it was greater before tells nothing.
+func TestCounterBeginsAnew(t *testing.T) {
+	t.Parallel()
+	service := newService("anew")
+	series.show(request(service), growing(100))
+	counter := shown(overflowed(service, "v3"), 1000)
+	awaitPast(t, overflowed(service, "v3"))
+	counter.Store(0)
+	known := guard(t, service, nil)
+	counter.Store(3)
+	if trip := awaitTrip(t, known, v1.SignalOverflow); trip.Count != 3 {
+		t.Errorf("%+v, want 3", trip)
 	}
 }
 
@@ -178,7 +208,9 @@ func TestLostByHost(t *testing.T) {
 	series.show(request(service), growing(100))
 	counter := shown(lost(service), 500)
 	awaitPast(t, lost(service))
-	mirrored, exposed := guard(t, service, nil), guard(t, service, func(w *pipeline.BreakerWatch) { w.HostSince = w.Since })
+	// The window before the run begins after what is shown here was there.
+	mirrored := guard(t, service, func(w *pipeline.BreakerWatch) { w.Window = 3 * time.Second })
+	exposed := guard(t, service, func(w *pipeline.BreakerWatch) { w.Window, w.HostSince = 3*time.Second, w.Since })
 	counter.Add(20)
 	if trip := awaitTrip(t, exposed, v1.SignalEjection); trip.Count != 20 || !trip.ByHost {
 		t.Errorf("%+v, want 20 by host", trip)
