@@ -10,6 +10,9 @@ SCENARIO ?= happy
 OPERATOR ?= on
 # How many seeds make soak simulates.
 SEEDS ?= 10000
+# make bench N="1 300" ROWS="P1 P2"
+N ?= 1 50 300
+ROWS ?= P1 P2 P3 P4 P5 P8
 # Where make generate writes to; make verify writes to another place and compares.
 OUT ?= .
 
@@ -60,6 +63,11 @@ unit: deps $(TOOLS)/gotestsum ## The tests that need no server.
 .PHONY: soak
 soak: deps ## Simulate many more rollouts than make test does; SEEDS=10000.
 	SLUICE_SEEDS=$(SEEDS) go test -count=1 -timeout 120m -run TestSeeds ./internal/simulation
+
+.PHONY: bench
+bench: servers ## Speed and cost against a real API server, as a table and .sandbox/bench.json; N="1 50 300" ROWS="P1 P2 P3 P4 P5 P8".
+	go -C sandbox build -o ../bin/bench ./cmd/bench
+	bin/bench -n "$(N)" -rows "$(ROWS)"
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## golangci-lint, which checks the format too, in every module.

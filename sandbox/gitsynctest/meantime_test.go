@@ -177,7 +177,7 @@ func TestTwoGitSyncsGoAtOnce(t *testing.T) {
 		t.Error("a is gone, which a GitSync that stays applies")
 	}
 	w.must(admin.Delete(t.Context(), w.get()))
-	w.eventually("both to be gone, with what they applied", func(ctx context.Context) error {
+	w.eventually("both to be gone, with what they applied", func(context.Context) error {
 		if !w.gone(&v1.GitSync{}, "sync") {
 			return errors.New("sync is there")
 		}
