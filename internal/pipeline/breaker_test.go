@@ -180,7 +180,9 @@ func TestAfterAnotherRunOfTheVersion(t *testing.T) {
 		w.until("another run", func() bool { return w.status().Run != nil && w.status().Run.Number == 2 })
 		return w, w.breaker()
 	}
-	changed := func(s *v1.RolloutSpec) { s.Versions = []v1.Version{{Name: "v3", TrafficPolicy: &istio.TrafficPolicy{}}} }
+	changed := func(s *v1.RolloutSpec) {
+		s.Versions = []v1.Version{{Name: "v3", TrafficPolicy: &istio.TrafficPolicy{}}}
+	}
 	w, b := rerun(changed, 0)
 	if ended := w.status().History[0].FinishedAt; !b.Aftermath || !b.Since.Equal(ended.Add(2*propagation)) {
 		t.Errorf("after a run that ended at %s: %+v", ended, b)
