@@ -1,4 +1,3 @@
-// Command bench measures the operator's speed and cost in a sandbox of its own, and prints a table; see docs/performance.md.
 package main
 
 import (
