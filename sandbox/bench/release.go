@@ -47,7 +47,7 @@ func (m *measurement) releases(ctx context.Context) error {
 		return err
 	}
 	m.report.add(timeFigure("P1", "trigger → promoted", m.n, times, m.limit.release))
-	m.report.add(costFigures(m.n, m.n*len(m.fleets), before, after)...)
+	m.report.add(costFigures("P3", "release", m.n, m.n*len(m.fleets), before, after)...)
 	return nil
 }
 
@@ -67,6 +67,7 @@ func (m *measurement) rollbacks(ctx context.Context) error {
 		return err
 	}
 	var times []time.Duration
+	var before, after *cost
 	for _, f := range m.fleets {
 		m.evidence.set(good)
 		stable := f.stable(m.watcher)
@@ -81,10 +82,14 @@ func (m *measurement) rollbacks(ctx context.Context) error {
 		if err := pause(ctx, quiet); err != nil {
 			return err
 		}
+		var err error
+		if before, err = m.cost(ctx); err != nil {
+			return err
+		}
 		wait = m.watcher.expect(f.keys, func(s *state) bool { return s.serves(stable) })
 		m.evidence.set(bad)
 		var at map[key]time.Time
-		err := m.profiled(ctx, "rollback", 2*gateInterval, func() (err error) {
+		err = m.profiled(ctx, "rollback", 2*gateInterval, func() (err error) {
 			at, err = m.watcher.done(ctx, stable+" has all traffic again", wait)
 			return err
 		})
@@ -97,7 +102,14 @@ func (m *measurement) rollbacks(ctx context.Context) error {
 			}
 		}
 		m.evidence.set(good)
+		if err := pause(ctx, quiet); err != nil {
+			return err
+		}
+		if after, err = m.cost(ctx); err != nil {
+			return err
+		}
 	}
+	m.report.add(costFigures("P2", "rollback", m.n, m.n, before, after)...)
 	m.report.add(timeFigure("P2", "first bad answer → 100% stable", m.n, times, m.limit.rollback))
 	return nil
 }

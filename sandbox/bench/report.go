@@ -111,9 +111,9 @@ func rateFigure(n int, rate float64) Figure {
 	return Figure{Name: "writes per second of a plain client", N: n, Value: rate}
 }
 
-// costFigures are what some releases cost, each.
-func costFigures(n, releases int, before, after *cost) []Figure {
-	per := func(total float64) float64 { return total / float64(releases) }
+// costFigures are what each of so many cost: a release, or a rollback.
+func costFigures(row, of string, n, many int, before, after *cost) []Figure {
+	per := func(total float64) float64 { return total / float64(many) }
 	var all, events float64
 	var detail []Figure
 	for _, what := range slices.Sorted(maps.Keys(after.requests)) {
@@ -126,19 +126,19 @@ func costFigures(n, releases int, before, after *cost) []Figure {
 			continue
 		}
 		all += count
-		detail = append(detail, Figure{Name: "  " + what, N: n, Value: per(count)})
+		detail = append(detail, Figure{Row: row, Name: "  " + what, N: n, Value: per(count)})
 	}
-	figures := []Figure{{Row: "P3", Name: "API requests per release", N: n, Value: per(all), Limit: new(5.0)}}
+	figures := []Figure{{Row: row, Name: "API requests per " + of, N: n, Value: per(all)}}
 	figures = append(figures, detail...)
 	millis := func(d time.Duration) float64 { return per(float64(d) / float64(time.Millisecond)) }
 	return append(figures,
-		Figure{Row: "P3", Name: "Events per release", N: n, Value: per(events)},
-		Figure{Row: "P3", Name: "operator CPU per release", N: n, Unit: unitMillis, Value: millis(after.operator - before.operator)},
-		Figure{Row: "P3", Name: "API-server CPU per release", N: n, Unit: unitMillis, Value: millis(after.server - before.server)},
-		Figure{Name: "  etcd CPU", N: n, Unit: unitMillis, Value: millis(after.etcd - before.etcd)},
-		Figure{Name: "  CPU of the benchmark itself", N: n, Unit: unitMillis, Value: millis(after.self - before.self)},
-		Figure{Name: "  reconciles", N: n, Value: per(after.reconciles - before.reconciles)},
-		Figure{Row: "P3", Name: "Prometheus queries per release", N: n, Value: per(float64(after.queries - before.queries))},
+		Figure{Row: row, Name: "Events per " + of, N: n, Value: per(events)},
+		Figure{Row: row, Name: "operator CPU per " + of, N: n, Unit: unitMillis, Value: millis(after.operator - before.operator)},
+		Figure{Row: row, Name: "API-server CPU per " + of, N: n, Unit: unitMillis, Value: millis(after.server - before.server)},
+		Figure{Row: row, Name: "  etcd CPU", N: n, Unit: unitMillis, Value: millis(after.etcd - before.etcd)},
+		Figure{Row: row, Name: "  CPU of the benchmark itself", N: n, Unit: unitMillis, Value: millis(after.self - before.self)},
+		Figure{Row: row, Name: "  reconciles", N: n, Value: per(after.reconciles - before.reconciles)},
+		Figure{Row: row, Name: "Prometheus queries per " + of, N: n, Value: per(float64(after.queries - before.queries))},
 	)
 }
 
@@ -169,13 +169,8 @@ func (r *Report) Table(out io.Writer) error {
 	return w.Flush()
 }
 
-// rank puts the rows in order, and a detail after what it belongs to.
-func rank(f *Figure) string {
-	if f.Row == "" {
-		return "P3"
-	}
-	return f.Row
-}
+// rank puts the rows in order.
+func rank(f *Figure) string { return f.Row }
 
 func (f *Figure) ratio() string {
 	if f.Limit == nil || *f.Limit == 0 {
