@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,10 @@ import (
 // apply writes what the plan lacks, and tells whether anything happened that another decision depends on.
 func (c *convergence) apply(ctx context.Context) (bool, error) {
 	changes := c.writable(c.plan.changes)
+	if c.decision.Rollback {
+		// The rest has time until others that have to go back have gone as well.
+		changes = slices.DeleteFunc(changes, func(ch change) bool { return !ch.carries })
+	}
 	if len(changes) == 0 {
 		return c.verify(ctx), nil
 	}
@@ -30,7 +35,8 @@ func (c *convergence) apply(ctx context.Context) (bool, error) {
 	c.verify(ctx)
 	c.plan = c.makePlan(c.Clock.Now())
 	c.planned = c.plan.wait == 0
-	if c.urgent && !c.plan.carrying && c.decision.Rollback {
+	if c.decision.Rollback && !c.plan.carrying {
+		c.back = true
 		c.Metrics.rollbackSeconds.Observe(took.Seconds())
 	}
 	return true, nil

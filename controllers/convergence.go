@@ -36,6 +36,8 @@ type convergence struct {
 	// written are the objects that this reconcile wrote. unverified: the others, on the way back, are known from a cache only.
 	written    map[objectRef]bool
 	unverified bool
+	// back: all traffic is on its way back; what else there is to do is no longer urgent.
+	back bool
 
 	decision pipeline.Decision
 	plan     plan
@@ -69,6 +71,8 @@ func (r *RolloutReconciler) converge(ctx context.Context, rollout *v1.Rollout) (
 		case done:
 			c.notes.conflicts = 0
 			return c.result(), nil
+		case c.back:
+			return reconcile.Result{RequeueAfter: time.Millisecond, Priority: new(0)}, nil
 		}
 	}
 	return reconcile.Result{RequeueAfter: time.Millisecond, Priority: c.priority()}, nil

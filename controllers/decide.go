@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -195,29 +194,24 @@ func (c *convergence) commit(ctx context.Context) error {
 	return nil
 }
 
-// verify reads from the API server what the way back depends on and was not just written: a write carries the version that it
-// was based on, but where nothing was to be written, only a cache said so, which may be behind. It tells whether it did; where
-// the server does not answer, the next reconcile reads it live.
+// verify reads from the API server the routes that the way back did not write: a write carries the version that it was based on,
+// but where nothing was to be written, only a cache said so, which may be behind. It tells whether it did; where the server does
+// not answer, the next reconcile reads them live.
 func (c *convergence) verify(ctx context.Context) bool {
 	if !c.unverified {
 		return false
 	}
 	c.unverified = false
-	for _, kind := range []schema.GroupVersionKind{kindVirtualService, kindDestinationRule} {
-		for _, name := range drivenNames(kind, &c.rollout.Status) {
-			if c.sight.meshProblem != nil || c.written[objectRef{kind.Kind, name}] {
-				continue
-			}
-			live, err := c.liveObject(ctx, kind, keyOf(c.key.Namespace, name))
-			if err != nil {
-				log.FromContext(ctx).Info("the mesh could not be read live after the way back", "error", err.Error())
-				return false
-			}
-			if live != nil {
-				c.ledger.saw(kind, live)
-			}
-			c.sight.replace(kind, name, live)
+	for _, name := range drivenNames(kindVirtualService, &c.rollout.Status) {
+		if c.sight.meshProblem != nil || c.written[objectRef{kindVirtualService.Kind, name}] {
+			continue
 		}
+		live, err := c.liveObject(ctx, kindVirtualService, keyOf(c.key.Namespace, name))
+		if err != nil {
+			log.FromContext(ctx).Info("the routes could not be read live after the way back", "error", err.Error())
+			return false
+		}
+		c.sight.replace(kindVirtualService, name, live)
 	}
 	c.notes.unsure = false
 	return true

@@ -38,6 +38,9 @@ const (
 // PriorityUrgent is the queue priority of what takes traffic back: a trip, a failing gate or probe, a revert, a deletion.
 const PriorityUrgent = 100
 
+// priorityInFlight is that of runs in flight: what has begun ends before more begins.
+const priorityInFlight = 10
+
 // Analyst measures gates and probes, and watches breakers, outside the reconcile. Its methods return at once.
 type Analyst interface {
 	// Set says what to measure for a Rollout from now on; nil: nothing.

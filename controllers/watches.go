@@ -101,7 +101,7 @@ func (r *RolloutReconciler) rolloutHandler() handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) {
 			if rollout, ok := e.Object.(*v1.Rollout); ok && rollout.Status.Run != nil {
-				enqueue(q, client.ObjectKeyFromObject(rollout), 0) // runs in flight before what is at rest
+				enqueue(q, client.ObjectKeyFromObject(rollout), priorityInFlight)
 				return
 			}
 			q.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(e.Object)})
@@ -178,13 +178,14 @@ func (r *RolloutReconciler) wakeSource() source.Source {
 	})
 }
 
-// Wake has a Rollout reconciled; before all others if the analysis saw something of it fail.
+// Wake has a Rollout reconciled: before those that rest, since it is in flight, and before all others if the analysis saw
+// something of it fail.
 func (r *RolloutReconciler) Wake(key types.NamespacedName) {
 	q := r.queue.Load()
 	if q == nil {
 		return // not started: every Rollout is reconciled at the start
 	}
-	priority := 0
+	priority := priorityInFlight
 	if r.urgent(key) {
 		priority = PriorityUrgent
 	}
@@ -192,8 +193,12 @@ func (r *RolloutReconciler) Wake(key types.NamespacedName) {
 }
 
 func (r *RolloutReconciler) wakeAll() {
+	q := r.queue.Load()
+	if q == nil {
+		return
+	}
 	for _, key := range r.interest.all() {
-		r.Wake(key)
+		enqueue(*q, key, 0)
 	}
 }
 

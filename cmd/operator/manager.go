@@ -118,9 +118,16 @@ func addRollouts(mgr manager.Manager, f *flags, doubts *controllers.Doubts, logg
 	if err != nil {
 		return err
 	}
+	recorder, send, err := newEvents(mgr.GetConfig(), mgr.GetScheme())
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(send); err != nil {
+		return fmt.Errorf("adding the events: %w", err)
+	}
 	reconciler = controllers.NewRolloutReconciler(controllers.Dependencies{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: clock.RealClock{},
-		Analyst: analyst, Events: mgr.GetEventRecorder("sluice"),
+		Analyst: analyst, Events: recorder,
 		Config:  pipeline.Config{PropagationDelay: f.propagationDelay, Settle: f.settle},
 		Metrics: controllers.NewMetrics(metrics.Registry),
 	})

@@ -7,7 +7,7 @@ import (
 
 // idle measures what an operator costs that has nothing to do.
 func (m *measurement) idle(ctx context.Context) error {
-	if err := pause(ctx, quiet); err != nil {
+	if err := m.settle(ctx); err != nil {
 		return err
 	}
 	before, err := m.cost(ctx)
@@ -52,7 +52,7 @@ func (m *measurement) restart(ctx context.Context) error {
 	if _, err := m.watcher.done(ctx, "v4 has half of the traffic", wait); err != nil {
 		return err
 	}
-	if err := pause(ctx, quiet); err != nil {
+	if err := m.settle(ctx); err != nil {
 		return err
 	}
 	m.operator.Kill()

@@ -39,7 +39,7 @@ func (m *measurement) releases(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, quiet); err != nil {
+	if err := m.settle(ctx); err != nil {
 		return err
 	}
 	after, err := m.cost(ctx)
@@ -58,7 +58,22 @@ func (m *measurement) deployAll(ctx context.Context, version string) error {
 			return err
 		}
 	}
-	return pause(ctx, quiet)
+	return m.settle(ctx)
+}
+
+// settle waits until the operator has sent no request for a while, events included.
+func (s *scene) settle(ctx context.Context) error {
+	last := -1.0
+	for {
+		sent, err := s.operatorMetric(ctx, "rest_client_requests_total")
+		if err != nil || sent == last {
+			return err
+		}
+		last = sent
+		if err := pause(ctx, quiet); err != nil {
+			return err
+		}
+	}
 }
 
 // rollbacks measures from each Rollout's first bad answer to the write that gives all traffic to stable.
@@ -79,7 +94,7 @@ func (m *measurement) rollbacks(ctx context.Context) error {
 		if _, err := m.watcher.done(ctx, "v3 has half of the traffic", wait); err != nil {
 			return err
 		}
-		if err := pause(ctx, quiet); err != nil {
+		if err := m.settle(ctx); err != nil {
 			return err
 		}
 		var err error
@@ -102,7 +117,7 @@ func (m *measurement) rollbacks(ctx context.Context) error {
 			}
 		}
 		m.evidence.set(good)
-		if err := pause(ctx, quiet); err != nil {
+		if err := m.settle(ctx); err != nil {
 			return err
 		}
 		if after, err = m.cost(ctx); err != nil {

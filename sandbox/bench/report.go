@@ -111,6 +111,9 @@ func rateFigure(n int, rate float64) Figure {
 	return Figure{Name: "writes per second of a plain client", N: n, Value: rate}
 }
 
+// fewest that processor times are told for: what the processes do otherwise would be most of it.
+const fewest = 10
+
 // costFigures are what each of so many cost: a release, or a rollback.
 func costFigures(row, of string, n, many int, before, after *cost) []Figure {
 	per := func(total float64) float64 { return total / float64(many) }
@@ -130,15 +133,20 @@ func costFigures(row, of string, n, many int, before, after *cost) []Figure {
 	}
 	figures := []Figure{{Row: row, Name: "API requests per " + of, N: n, Value: per(all)}}
 	figures = append(figures, detail...)
+	figures = append(figures,
+		Figure{Row: row, Name: "Events per " + of, N: n, Value: per(events)},
+		Figure{Row: row, Name: "Prometheus queries per " + of, N: n, Value: per(float64(after.queries - before.queries))},
+		Figure{Row: row, Name: "  reconciles", N: n, Value: per(after.reconciles - before.reconciles)},
+	)
+	if many < fewest {
+		return figures
+	}
 	millis := func(d time.Duration) float64 { return per(float64(d) / float64(time.Millisecond)) }
 	return append(figures,
-		Figure{Row: row, Name: "Events per " + of, N: n, Value: per(events)},
 		Figure{Row: row, Name: "operator CPU per " + of, N: n, Unit: unitMillis, Value: millis(after.operator - before.operator)},
 		Figure{Row: row, Name: "API-server CPU per " + of, N: n, Unit: unitMillis, Value: millis(after.server - before.server)},
 		Figure{Row: row, Name: "  etcd CPU", N: n, Unit: unitMillis, Value: millis(after.etcd - before.etcd)},
 		Figure{Row: row, Name: "  CPU of the benchmark itself", N: n, Unit: unitMillis, Value: millis(after.self - before.self)},
-		Figure{Row: row, Name: "  reconciles", N: n, Value: per(after.reconciles - before.reconciles)},
-		Figure{Row: row, Name: "Prometheus queries per " + of, N: n, Value: per(float64(after.queries - before.queries))},
 	)
 }
 
