@@ -68,11 +68,13 @@ func (o *Options) measure(ctx context.Context, n int, report *Report) error {
 		return err
 	}
 	defer s.stop()
-	l, err := s.limit(ctx)
-	if err != nil {
-		return err
+	l := &limit{}
+	if o.wants("P1", "P2", "P8") {
+		if l, err = s.limit(ctx); err != nil {
+			return err
+		}
+		report.add(rateFigure(n, l.rate))
 	}
-	report.add(rateFigure(n, l.rate))
 	if err := s.startOperator(ctx); err != nil {
 		return err
 	}
@@ -106,6 +108,7 @@ func (m *measurement) all(ctx context.Context) error {
 		{[]string{"P4"}, m.idle},
 		{[]string{"P2"}, m.rollbacks},
 		{[]string{"P5"}, m.restart},
+		{[]string{"P8"}, m.pushes},
 		{[]string{"P6"}, m.coldStart},
 		{[]string{"P7"}, m.inFlight},
 	} {

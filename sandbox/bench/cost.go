@@ -30,6 +30,34 @@ type cost struct {
 	reconciles float64
 	queries    int64
 	at         time.Time
+	// rest is what was spent in each second before, while nothing happened; nil: that is not known.
+	rest *atRest
+}
+
+// atRest is processor time for each second.
+type atRest struct{ operator, server, etcd, self float64 }
+
+// costAtRest watches what is spent on nothing, and then begins to count.
+func (s *scene) costAtRest(ctx context.Context) (*cost, error) {
+	before, err := s.cost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, quiet); err != nil {
+		return nil, err
+	}
+	c, err := s.cost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	share := func(from, to time.Duration) float64 { return float64(to-from) / float64(c.at.Sub(before.at)) }
+	c.rest = &atRest{share(before.operator, c.operator), share(before.server, c.server), share(before.etcd, c.etcd), share(before.self, c.self)}
+	return c, nil
+}
+
+// spent is the processor time between two costs, without what would have been spent on nothing meanwhile.
+func spent(from, to time.Duration, rest float64, length time.Duration) time.Duration {
+	return max(0, to-from-time.Duration(rest*float64(length)))
 }
 
 // groups whose requests count. What the API server asks of itself (leases, its own configuration) is in others.
@@ -81,19 +109,23 @@ func processorTime(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// resident memory of a process, in bytes.
-func resident(pid int) (float64, error) {
+// resident memory of a process in MiB, and how much of it is the program's own file, which the system can drop at any time.
+func resident(pid int) (all, file float64, err error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, fmt.Errorf("memory of process %d: %w", pid, err)
+		return 0, 0, fmt.Errorf("memory of process %d: %w", pid, err)
 	}
+	sizes := map[string]float64{"VmRSS": 0, "RssFile": 0}
 	for line := range strings.Lines(string(raw)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
-			return kib * 1024, err
+		name, value, _ := strings.Cut(line, ":")
+		if _, wanted := sizes[name]; !wanted {
+			continue
+		}
+		if sizes[name], err = strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64); err != nil {
+			return 0, 0, fmt.Errorf("memory of process %d: %w", pid, err)
 		}
 	}
-	return 0, fmt.Errorf("memory of process %d: /proc names none", pid)
+	return sizes["VmRSS"] / 1024, sizes["RssFile"] / 1024, nil
 }
 
 var label = regexp.MustCompile(`(\w+)="([^"]*)"`)

@@ -22,6 +22,22 @@ type fleet struct {
 }
 
 func (s *scene) newFleet(ctx context.Context, namespace string, n int) (*fleet, error) {
+	f, err := s.newServices(ctx, namespace, n)
+	if err != nil {
+		return nil, err
+	}
+	err = each(ctx, n, func(ctx context.Context, i int) error {
+		return f.create(ctx, i, &v1.Rollout{Spec: rolloutSpec(f.keys[i].Name, "v1")}, f.keys[i].Name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.watcher.done(ctx, "v1 serves", s.watcher.reach(f.keys, healthy("v1")))
+	return f, err
+}
+
+// newServices makes the fleet but for its Rollouts.
+func (s *scene) newServices(ctx context.Context, namespace string, n int) (*fleet, error) {
 	f := &fleet{scene: s, namespace: namespace}
 	for i := range n {
 		f.keys = append(f.keys, types.NamespacedName{Namespace: namespace, Name: fmt.Sprintf("service-%04d", i)})
@@ -39,13 +55,6 @@ func (s *scene) newFleet(ctx context.Context, namespace string, n int) (*fleet, 
 		}
 		return f.deployOne(ctx, i, "v1")
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := f.createRollouts(ctx); err != nil {
-		return nil, err
-	}
-	_, err = s.watcher.done(ctx, "v1 serves", s.watcher.reach(f.keys, healthy("v1")))
 	return f, err
 }
 
@@ -55,15 +64,13 @@ func healthy(version string) func(*state) bool {
 	}
 }
 
-func (f *fleet) createRollouts(ctx context.Context) error {
-	return each(ctx, len(f.keys), func(ctx context.Context, i int) error {
-		return f.create(ctx, i, &v1.Rollout{Spec: v1.RolloutSpec{
-			Host: f.keys[i].Name, Version: "v1",
-			Steps:        []v1.Step{step("half", 50), step("full", 100)},
-			GateDefaults: &v1.GateDefaults{Samples: new(int32(1)), Failures: new(int32(1)), Interval: &metav1.Duration{Duration: gateInterval}},
-			Gates:        []v1.Gate{{Name: "failures", Query: gateQuery, Max: "0.5"}},
-		}}, f.keys[i].Name)
-	})
+func rolloutSpec(host, version string) v1.RolloutSpec {
+	return v1.RolloutSpec{
+		Host: host, Version: version,
+		Steps:        []v1.Step{step("half", 50), step("full", 100)},
+		GateDefaults: &v1.GateDefaults{Samples: new(int32(1)), Failures: new(int32(1)), Interval: &metav1.Duration{Duration: gateInterval}},
+		Gates:        []v1.Gate{{Name: "failures", Query: gateQuery, Max: "0.5"}},
+	}
 }
 
 func step(name string, weight int32) v1.Step { return v1.Step{Name: name, Weight: &weight} }

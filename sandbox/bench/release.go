@@ -14,7 +14,7 @@ func (m *measurement) releases(ctx context.Context) error {
 	if err := m.deployAll(ctx, "v2"); err != nil {
 		return err
 	}
-	before, err := m.cost(ctx)
+	before, err := m.costAtRest(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (m *measurement) rollbacks(ctx context.Context) error {
 			return err
 		}
 		var err error
-		if before, err = m.cost(ctx); err != nil {
+		if before, err = m.costAtRest(ctx); err != nil {
 			return err
 		}
 		wait = m.watcher.expect(f.keys, func(s *state) bool { return s.serves(stable) })

@@ -141,12 +141,16 @@ func costFigures(row, of string, n, many int, before, after *cost) []Figure {
 	if many < fewest {
 		return figures
 	}
+	idle, length := atRest{}, after.at.Sub(before.at)
+	if before.rest != nil {
+		idle = *before.rest
+	}
 	millis := func(d time.Duration) float64 { return per(float64(d) / float64(time.Millisecond)) }
 	return append(figures,
-		Figure{Row: row, Name: "operator CPU per " + of, N: n, Unit: unitMillis, Value: millis(after.operator - before.operator)},
-		Figure{Row: row, Name: "API-server CPU per " + of, N: n, Unit: unitMillis, Value: millis(after.server - before.server)},
-		Figure{Row: row, Name: "  etcd CPU", N: n, Unit: unitMillis, Value: millis(after.etcd - before.etcd)},
-		Figure{Row: row, Name: "  CPU of the benchmark itself", N: n, Unit: unitMillis, Value: millis(after.self - before.self)},
+		Figure{Row: row, Name: "operator CPU per " + of, N: n, Unit: unitMillis, Value: millis(spent(before.operator, after.operator, idle.operator, length))},
+		Figure{Row: row, Name: "API-server CPU per " + of, N: n, Unit: unitMillis, Value: millis(spent(before.server, after.server, idle.server, length))},
+		Figure{Row: row, Name: "  etcd CPU", N: n, Unit: unitMillis, Value: millis(spent(before.etcd, after.etcd, idle.etcd, length))},
+		Figure{Row: row, Name: "  CPU of the benchmark itself", N: n, Unit: unitMillis, Value: millis(spent(before.self, after.self, idle.self, length))},
 	)
 }
 

@@ -19,7 +19,7 @@ const (
 	// workers is how many requests the benchmark itself has under way at once, and how many Rollouts the operator works on.
 	workers = 16
 	// patience is how long anything may take before the benchmark gives up.
-	patience = 3 * time.Minute
+	patience = 5 * time.Minute
 )
 
 // scene is a fresh API server with an operator, for one number of Rollouts.
