@@ -22,7 +22,7 @@ func guard(t *testing.T, service string, change func(*pipeline.BreakerWatch)) fu
 	t.Helper()
 	now := time.Now()
 	w := &pipeline.BreakerWatch{
-		ID: "1", Signals: []v1.BreakerSignal{v1.SignalOverflow, v1.SignalEjection}, Scope: v1.BreakerCanary, Window: 10 * time.Second,
+		ID: "1", Signals: []v1.BreakerSignal{v1.SignalOverflow, v1.SignalEjection}, Scope: v1.BreakerCanary, Window: 30 * time.Second,
 		Since: now, RunStart: now, Host: service, Namespace: "bookinfo", Subset: "v3",
 		Canary: pipeline.GateTarget{Version: "v3", Workload: service + "-v3", Labels: map[string]string{"version": "v3"}},
 	}
@@ -207,10 +207,10 @@ func TestLostByHost(t *testing.T) {
 	service := newService("lost")
 	series.show(request(service), growing(100))
 	counter := shown(lost(service), 500)
-	awaitPast(t, lost(service))
-	// The window before the run begins after what is shown here was there.
-	mirrored := guard(t, service, func(w *pipeline.BreakerWatch) { w.Window = 3 * time.Second })
-	exposed := guard(t, service, func(w *pipeline.BreakerWatch) { w.Window, w.HostSince = 3*time.Second, w.Since })
+	const before = 15 * time.Second
+	awaitAgo(t, lost(service), before+long) // the window before the run begins after what is shown here was there
+	mirrored := guard(t, service, func(w *pipeline.BreakerWatch) { w.Window = before })
+	exposed := guard(t, service, func(w *pipeline.BreakerWatch) { w.Window, w.HostSince = before, w.Since })
 	counter.Add(20)
 	if trip := awaitTrip(t, exposed, v1.SignalEjection); trip.Count != 20 || !trip.ByHost {
 		t.Errorf("%+v, want 20 by host", trip)

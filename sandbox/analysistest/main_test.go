@@ -228,17 +228,23 @@ func await(t *testing.T, what string, known func() pipeline.GateSamples, conditi
 // awaitPast waits until Prometheus knows what a series was so long ago that a window which begins now begins with it.
 func awaitPast(t *testing.T, selector string) {
 	t.Helper()
+	awaitAgo(t, selector, long)
+}
+
+// awaitAgo waits until Prometheus knows what a series was some time ago.
+func awaitAgo(t *testing.T, selector string, ago time.Duration) {
+	t.Helper()
 	client, err := analysis.NewClient(prometheusURL, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		past, _, _, err := client.Query(t.Context(), fmt.Sprintf("%s offset %dms", selector, long.Milliseconds()), time.Now())
+		past, _, _, err := client.Query(t.Context(), fmt.Sprintf("%s offset %dms", selector, ago.Milliseconds()), time.Now())
 		if vector, ok := past.(model.Vector); err == nil && ok && len(vector) > 0 {
 			return
 		}
 	}
-	t.Fatalf("Prometheus does not know within %s what %s was %s ago", patience, selector, long)
+	t.Fatalf("Prometheus does not know within %s what %s was %s ago", patience, selector, ago)
 }
 
 // sampleOf is the gate's first sample, which must not come before its query could be answered.
