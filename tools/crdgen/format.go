@@ -7,7 +7,7 @@ import (
 )
 
 // flowWidth is the greatest length, about, of a map or list that is written on one line.
-const flowWidth = 120
+const flowWidth = 160
 
 // format writes an object as YAML with sorted keys, small maps and lists on one line: a schema is mostly leaves, and
 // indentation would otherwise be the greater part of the file.

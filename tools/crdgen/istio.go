@@ -39,11 +39,15 @@ var istioTypes = map[string]string{
 var repeated = []string{
 	"DestinationRule.spec.trafficPolicy.portLevelSettings[]",
 	"Rollout.spec.versions[].trafficPolicy",
+	"Rollout.spec.steps[].fault.match[]",
+	"Rollout.spec.steps[].mirror.match[]",
+	"Rollout.spec.virtualServices[].http[].match[]",
+	"Rollout.spec.virtualServices[].routes[].match[]",
 }
 
-// shorten drops the descriptions below the fields of the repeated places.
-func shorten(roots map[string]*apiext.JSONSchemaProps) error {
-	for _, place := range repeated {
+// shorten drops the descriptions below the fields of those of the places whose kind is there.
+func shorten(roots map[string]*apiext.JSONSchemaProps, places []string) error {
+	for _, place := range places {
 		if kind, _, _ := strings.Cut(place, "."); roots[kind] == nil {
 			continue
 		}
@@ -71,7 +75,7 @@ func loadIstioSchemas(path string) (map[string]apiext.JSONSchemaProps, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading Istio's CRDs from %s: %w", path, err)
 	}
-	if err := shorten(roots); err != nil {
+	if err := shorten(roots, repeated); err != nil {
 		return nil, err
 	}
 	schemas := map[string]apiext.JSONSchemaProps{}

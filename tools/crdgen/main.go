@@ -71,7 +71,7 @@ func generate(paths string, istioSchemas map[string]apiext.JSONSchemaProps) ([]a
 		crd.FixTopLevelMetadata(definition)
 		for _, version := range definition.Spec.Versions {
 			nameLater(version.Schema.OpenAPIV3Schema, kind.Kind)
-			if err := shorten(map[string]*apiext.JSONSchemaProps{kind.Kind: version.Schema.OpenAPIV3Schema}); err != nil {
+			if err := shorten(map[string]*apiext.JSONSchemaProps{kind.Kind: version.Schema.OpenAPIV3Schema}, repeated); err != nil {
 				return nil, err
 			}
 		}

@@ -142,7 +142,8 @@ properties:
               description: A policy.
               properties: {tls: {description: TLS., properties: {mode: {description: Its mode.}}}}
 `)
-	if err := shorten(map[string]*apiext.JSONSchemaProps{"Rollout": root}); err != nil {
+	places := []string{"DestinationRule.spec.trafficPolicy", "Rollout.spec.versions[].trafficPolicy"}
+	if err := shorten(map[string]*apiext.JSONSchemaProps{"Rollout": root}, places); err != nil {
 		t.Fatal(err)
 	}
 	policy := root.Properties["spec"].Properties["versions"].Items.Schema.Properties["trafficPolicy"]
@@ -150,7 +151,7 @@ properties:
 	if policy.Description == "" || tls.Description == "" || tls.Properties["mode"].Description != "" {
 		t.Errorf("descriptions below the policy's fields, and those alone, should go: %+v", policy)
 	}
-	if err := shorten(map[string]*apiext.JSONSchemaProps{"Rollout": {}}); err == nil {
+	if err := shorten(map[string]*apiext.JSONSchemaProps{"Rollout": {}}, places); err == nil {
 		t.Error("a place that is not there is no error")
 	}
 }
@@ -158,10 +159,10 @@ properties:
 func TestFormat(t *testing.T) {
 	got, err := format(map[string]any{
 		"b": map[string]any{"type": "string"},
-		"a": []any{"x", map[string]any{"text": strings.Repeat("long ", 30)}},
+		"a": []any{"x", map[string]any{"text": strings.Repeat("long ", 40)}},
 		"c": map[string]any{"items": map[string]any{"type": "string"}},
 	})
-	want := "---\na:\n- x\n- text: '" + strings.Repeat("long ", 30) + "'\nb: {type: string}\nc: {items: {type: string}}\n"
+	want := "---\na:\n- x\n- text: '" + strings.Repeat("long ", 40) + "'\nb: {type: string}\nc: {items: {type: string}}\n"
 	if err != nil || string(got) != want {
 		t.Errorf("got %v\n%s\nwant\n%s", err, got, want)
 	}
