@@ -124,22 +124,25 @@ func (w *kindWatches) Start(ctx context.Context) error {
 // try looks at the pending kinds, starts the watches that can be, and wakes the Rollouts when something changed. It tells
 // whether any are left.
 func (w *kindWatches) try(ctx context.Context) (left bool) {
+	problems, errs := make([]*pipeline.Problem, len(w.watches)), make([]error, len(w.watches))
+	var wait sync.WaitGroup
+	for i, watch := range w.watches {
+		if watch.pending {
+			// At the same time: a process that starts has Rollouts in mid-run waiting for it.
+			wait.Go(func() { problems[i], errs[i] = w.lookAt(ctx, watch) })
+		}
+	}
+	wait.Wait()
 	changed := false
-	for _, watch := range w.watches {
-		if !watch.pending {
+	for i, watch := range w.watches {
+		switch {
+		case !watch.pending:
 			continue
-		}
-		problem, err := unreadable(w.probe(ctx, watch.kind))
-		if err == nil && problem == nil && watch.start != nil {
-			if err = watch.start(); err == nil {
-				watch.start = nil
-			}
-		}
-		if err != nil {
-			log.FromContext(ctx).Error(err, "looking at a kind, again in a moment", "kind", watch.kind.Kind)
-		} else {
-			changed = w.set(watch.kind.GroupKind(), problem) || changed
-			watch.pending = problem != nil
+		case errs[i] != nil:
+			log.FromContext(ctx).Error(errs[i], "looking at a kind, again in a moment", "kind", watch.kind.Kind)
+		default:
+			changed = w.set(watch.kind.GroupKind(), problems[i]) || changed
+			watch.pending = problems[i] != nil
 		}
 		left = left || watch.pending
 	}
@@ -147,6 +150,19 @@ func (w *kindWatches) try(ctx context.Context) (left bool) {
 		w.wakeAll()
 	}
 	return left
+}
+
+// lookAt a kind, and start its watch if it can be read.
+func (w *kindWatches) lookAt(ctx context.Context, watch *kindWatch) (*pipeline.Problem, error) {
+	problem, err := unreadable(w.probe(ctx, watch.kind))
+	if err != nil || problem != nil || watch.start == nil {
+		return problem, err
+	}
+	if err := watch.start(); err != nil {
+		return nil, err
+	}
+	watch.start = nil
+	return nil, nil
 }
 
 // set tells whether that is news.
