@@ -134,6 +134,10 @@ func (c *convergence) ground(ctx context.Context) error {
 	if c.notes.grounded || c.sight.meshProblem != nil || !moving(c.rollout) {
 		return nil
 	}
+	if c.Kinds != nil && c.Kinds.Current(kindVirtualService.GroupKind()) && c.Kinds.Current(kindDestinationRule.GroupKind()) {
+		c.notes.grounded = true
+		return nil
+	}
 	behind := false
 	for _, obj := range c.sight.virtualServices {
 		old, err := c.groundOne(ctx, kindVirtualService, obj)

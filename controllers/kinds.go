@@ -2,12 +2,14 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,11 +42,15 @@ type kindWatch struct {
 	start func() error
 	// pending: it is not known whether the kind can be read, or known that it can't.
 	pending bool
+	// seen is how far the cache has seen the kind, as a resourceVersion; empty when that can't be told.
+	seen func() string
 }
 
 type kindState struct {
 	known   bool
 	problem *pipeline.Problem
+	// began is the resourceVersion at which the kind was first found to be readable.
+	began string
 }
 
 // Doubts of whether kinds can be read. A manager's cache raises them, the controller of Rollouts looks into them.
@@ -81,8 +87,21 @@ func newKindWatches(live client.Reader, options Options, wakeAll func()) *kindWa
 	return w
 }
 
-func (w *kindWatches) add(kind watchedKind, start func() error) {
-	w.watches = append(w.watches, &kindWatch{kind: kind.kind, start: start, pending: true})
+func (w *kindWatches) add(kind watchedKind, start func() error, seen func() string) {
+	w.watches = append(w.watches, &kindWatch{kind: kind.kind, start: start, seen: seen, pending: true})
+}
+
+// Current implements Kinds. With an API server that begins its watches with consistent lists it is so from the first event on.
+func (w *kindWatches) Current(kind schema.GroupKind) bool {
+	at := slices.IndexFunc(w.watches, func(watch *kindWatch) bool { return watch.kind.GroupKind() == kind })
+	if at < 0 {
+		return false
+	}
+	w.mu.Lock()
+	began := w.states[kind].began
+	w.mu.Unlock()
+	order, err := resourceversion.CompareResourceVersion(w.watches[at].seen(), began)
+	return err == nil && order >= 0
 }
 
 // Problem implements Kinds.
@@ -154,7 +173,11 @@ func (w *kindWatches) try(ctx context.Context) (left bool) {
 
 // lookAt a kind, and start its watch if it can be read.
 func (w *kindWatches) lookAt(ctx context.Context, watch *kindWatch) (*pipeline.Problem, error) {
-	problem, err := unreadable(w.probe(ctx, watch.kind))
+	began, err := w.probe(ctx, watch.kind)
+	problem, err := unreadable(err)
+	if err == nil && problem == nil {
+		w.note(watch.kind.GroupKind(), began)
+	}
 	if err != nil || problem != nil || watch.start == nil {
 		return problem, err
 	}
@@ -165,12 +188,22 @@ func (w *kindWatches) lookAt(ctx context.Context, watch *kindWatch) (*pipeline.P
 	return nil, nil
 }
 
+// note keeps the first resourceVersion that a kind was found at.
+func (w *kindWatches) note(kind schema.GroupKind, began string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if state := w.states[kind]; state.began == "" {
+		state.began = began
+		w.states[kind] = state
+	}
+}
+
 // set tells whether that is news.
 func (w *kindWatches) set(kind schema.GroupKind, problem *pipeline.Problem) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.states[kind]
-	w.states[kind] = kindState{known: true, problem: problem}
+	w.states[kind] = kindState{known: true, problem: problem, began: before.began}
 	return !before.known || reasonOf(before.problem) != reasonOf(problem)
 }
 
@@ -181,14 +214,15 @@ func reasonOf(problem *pipeline.Problem) string {
 	return problem.Reason
 }
 
-// probe lists one object of the kind in each namespace.
-func (w *kindWatches) probe(ctx context.Context, kind schema.GroupVersionKind) error {
+// probe lists one object of the kind in each namespace, and returns the resourceVersion of the last list.
+func (w *kindWatches) probe(ctx context.Context, kind schema.GroupVersionKind) (version string, err error) {
 	for _, namespace := range w.namespaces {
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
 		if err := w.live.List(ctx, list, client.InNamespace(namespace), client.Limit(1)); err != nil {
-			return err
+			return "", err
 		}
+		version = list.GetResourceVersion()
 	}
-	return nil
+	return version, nil
 }

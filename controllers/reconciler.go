@@ -58,6 +58,9 @@ type Kinds interface {
 	// Problem is why objects of a kind can not be read, IstioNotInstalled or Forbidden; nil when they can.
 	// known is false as long as that was not found out.
 	Problem(kind schema.GroupKind) (problem *pipeline.Problem, known bool)
+	// Current tells whether the cache of a kind is known to have all that was there when this process first asked for it. An API
+	// server may begin a watch with a list that is older than that.
+	Current(kind schema.GroupKind) bool
 }
 
 // Dependencies of the reconciler.

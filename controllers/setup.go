@@ -71,7 +71,7 @@ func (r *RolloutReconciler) SetupWithManager(mgr manager.Manager, options Option
 				return err
 			}
 			return c.Watch(source.Kind(mgr.GetCache(), kind.object, kind.handler, kind.predicates...))
-		})
+		}, seenBy(mgr.GetCache(), kind.object))
 	}
 	r.Kinds = watches
 	return mgr.Add(watches)
@@ -91,6 +91,22 @@ func indexOnce(mgr manager.Manager, object client.Object) func() error {
 		}
 		done = true
 		return nil
+	}
+}
+
+// seenBy returns how to ask how far a cache has seen a kind that is watched already. One that is bound to some namespaces does
+// not tell.
+func seenBy(c cache.Cache, object client.Object) func() string {
+	return func() string {
+		//nolint:contextcheck // the informer is there: nothing is waited for
+		informer, err := c.GetInformer(context.Background(), object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return ""
+		}
+		if shared, ok := informer.(interface{ LastSyncResourceVersion() string }); ok && informer.HasSynced() {
+			return shared.LastSyncResourceVersion()
+		}
+		return ""
 	}
 }
 
