@@ -175,16 +175,16 @@ func (w *kindWatches) try(ctx context.Context) (left bool) {
 func (w *kindWatches) lookAt(ctx context.Context, watch *kindWatch) (*pipeline.Problem, error) {
 	began, err := w.probe(ctx, watch.kind)
 	problem, err := unreadable(err)
-	if err == nil && problem == nil {
-		w.note(watch.kind.GroupKind(), began)
-	}
-	if err != nil || problem != nil || watch.start == nil {
+	if err != nil || problem != nil {
 		return problem, err
 	}
-	if err := watch.start(); err != nil {
-		return nil, err
+	if watch.start != nil {
+		if err := watch.start(); err != nil {
+			return nil, err
+		}
+		watch.start = nil
 	}
-	watch.start = nil
+	w.note(watch.kind.GroupKind(), began)
 	return nil, nil
 }
 
