@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -85,7 +86,7 @@ func (d *draft) breakerWatch(plan []stage) *BreakerWatch {
 	w := &BreakerWatch{
 		Signals: d.breakerSignals(), Scope: v1.BreakerCanary, Window: durationOr(spec.Window, defaultBreakerWindow),
 		MaxTrips: int(valueOr(spec.MaxTrips, 0)), Since: run.StartedAt.Time, RunStart: run.StartedAt.Time,
-		Host: d.rollout.Spec.Host, Namespace: d.rollout.Namespace, Canary: d.gateTarget(run.To), Subset: d.canarySubset(),
+		Host: d.rollout.Spec.Host, Namespace: d.rollout.Namespace, Canary: d.breakerTarget(), Subset: d.canarySubset(),
 	}
 	if len(w.Signals) == 0 {
 		return nil
@@ -129,6 +130,16 @@ func (d *draft) breakerSignals() []v1.BreakerSignal {
 	default:
 		return b.Signals
 	}
+}
+
+// breakerTarget is the canary as metrics name it. A label version that stable's pods bear as well tells nothing.
+func (d *draft) breakerTarget() GateTarget {
+	canary, stable := d.gateTarget(d.status.Run.To), d.gateTarget(d.status.Run.From)
+	if v := canary.Labels["version"]; v != "" && v == stable.Labels["version"] {
+		canary.Labels = maps.Clone(canary.Labels)
+		delete(canary.Labels, "version")
+	}
+	return canary
 }
 
 func (d *draft) canarySubset() string {
