@@ -28,6 +28,9 @@ type Options struct {
 	Out io.Writer
 	// SkipIstioCRDs leaves Istio's CRDs to a later InstallIstioCRDs.
 	SkipIstioCRDs bool
+	// ScopedGateways lets an ingress gateway serve the Gateways of its own namespace alone, so that many can live side by side:
+	// istiod's PILOT_SCOPE_GATEWAY_TO_NAMESPACE.
+	ScopedGateways bool
 }
 
 // ControlPlane is a set of running servers. Fields of servers that were not
@@ -81,7 +84,7 @@ func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 			if err := c.startAPI(ctx, options); err != nil {
 				return err
 			}
-			return c.startDiscovery(ctx)
+			return c.startDiscovery(ctx, options)
 		})
 		group.Go(func() error { return c.startPrometheus(ctx) })
 		group.Go(func() error { return c.startGit(ctx) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 
 	"sluice.dev/sluice/sandbox/process"
 )
@@ -18,7 +19,7 @@ trustDomain: cluster.local
 
 // startDiscovery starts istiod without certificates, webhooks or a CA: proxies on
 // loopback talk to it in plaintext.
-func (c *ControlPlane) startDiscovery(ctx context.Context) (err error) {
+func (c *ControlPlane) startDiscovery(ctx context.Context, options Options) (err error) {
 	if err := c.CreateNamespace(ctx, istioNamespace); err != nil {
 		return err
 	}
@@ -52,6 +53,7 @@ func (c *ControlPlane) startDiscovery(ctx context.Context) (err error) {
 			// propagation, yet a busy test does not wait for the longest.
 			"PILOT_DEBOUNCE_AFTER=50ms",
 			"PILOT_DEBOUNCE_MAX=1s",
+			"PILOT_SCOPE_GATEWAY_TO_NAMESPACE=" + strconv.FormatBool(options.ScopedGateways),
 		},
 		Dir:       c.path(discoveryDir), // it looks for ./etc
 		LogDir:    c.path(logsDir),

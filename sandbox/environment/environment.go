@@ -31,6 +31,9 @@ type Options struct {
 	// Empty, applies bookinfo's Gateway and VirtualService. One per control plane:
 	// each would serve all namespaces' Gateways.
 	Gateway bool
+	// OwnGateway starts it in the namespace instead of istio-system: one for each
+	// namespace of a control plane whose istiod has ScopedGateways.
+	OwnGateway bool
 	// EnvoyStats adds Envoy's own cluster statistics to the proxies' metrics.
 	EnvoyStats bool
 	// Log is told what the environment does; nil means silence.
@@ -108,7 +111,7 @@ func (e *Environment) start(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if e.options.Gateway {
+	if e.options.Gateway || e.options.OwnGateway {
 		if err := e.startGateway(ctx); err != nil {
 			return err
 		}
@@ -125,7 +128,11 @@ func (e *Environment) start(ctx context.Context) (err error) {
 }
 
 func (e *Environment) startGateway(ctx context.Context) (err error) {
-	if e.gateway, err = e.startStandalone(ctx, istioNamespace, "istio-ingressgateway", sidecar.Options{
+	namespace := istioNamespace
+	if e.options.OwnGateway {
+		namespace = e.Namespace
+	}
+	if e.gateway, err = e.startStandalone(ctx, namespace, "istio-ingressgateway", sidecar.Options{
 		Kind: sidecar.Router, Workload: "istio-ingressgateway", Ports: []uint32{80},
 		Labels: map[string]string{"app": "istio-ingressgateway", "istio": "ingressgateway"},
 	}); err != nil || e.options.Empty {
@@ -178,6 +185,17 @@ func (e *Environment) IngressURL() string {
 		return ""
 	}
 	return "http://" + e.gateway.proxy.Gateway(80)
+}
+
+// ClientProxyID is how istiod names the proxy of Client, for its debug interface.
+func (e *Environment) ClientProxyID() string { return e.client.pod + "." + e.client.namespace }
+
+// GatewayProxyID is how istiod names the gateway's proxy; "" without a gateway.
+func (e *Environment) GatewayProxyID() string {
+	if e.gateway == nil {
+		return ""
+	}
+	return e.gateway.pod + "." + e.gateway.namespace
 }
 
 // WaitReady waits until every Deployment is available at its generation and,
