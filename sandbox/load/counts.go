@@ -1,25 +1,24 @@
 package load
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
-
-	"sluice.dev/sluice/sandbox/bookinfo"
 )
 
-// Outcome counts requests and those among them that failed for their user: no
-// page, or one without details or reviews.
+// Outcome counts requests and those among them that failed for their user: of
+// pages, those that did not come or came without details or reviews.
 type Outcome struct{ Total, Failed int }
 
 // Counts is what a load has seen.
 type Counts struct {
 	Outcome
-	// ByVersion counts answered pages by the version of reviews that they show;
-	// "" stands for pages without reviews.
+	// ByVersion counts answers by the version of the service that they show; of
+	// pages it is reviews', and "" stands for pages without reviews.
 	ByVersion map[string]int
+	// ByStatus counts answers by their HTTP status; 0 stands for none in time.
+	ByStatus map[int]int
 	// ByUser counts by the end-user header; "" stands for requests without one.
 	ByUser map[string]Outcome
 	// UserVersions counts pages by user and version of reviews.
@@ -35,25 +34,23 @@ type Counts struct {
 }
 
 func newCounts() Counts {
-	return Counts{ByVersion: map[string]int{}, ByUser: map[string]Outcome{}, UserVersions: map[string]map[string]int{}}
+	return Counts{ByVersion: map[string]int{}, ByStatus: map[int]int{}, ByUser: map[string]Outcome{}, UserVersions: map[string]map[string]int{}}
 }
 
-func (c *Counts) add(user string, page bookinfo.Page, err error, took time.Duration) {
-	if err == nil && !page.Complete() {
-		err = errors.New(page.Details.Error + page.Reviews.Error)
-	}
+func (c *Counts) add(user string, status int, seen Seen, err error, took time.Duration) {
 	one := Outcome{Total: 1}
 	if err != nil {
 		one.Failed, c.LastError = 1, err
 	}
 	c.Outcome = c.Outcome.plus(one)
 	c.ByUser[user] = c.ByUser[user].plus(one)
-	c.ByVersion[page.Reviews.Version]++
+	c.ByVersion[seen.Version]++
+	c.ByStatus[status]++
 	if c.UserVersions[user] == nil {
 		c.UserVersions[user] = map[string]int{}
 	}
-	c.UserVersions[user][page.Reviews.Version]++
-	if page.Reviews.Ratings == bookinfo.RatingsUnavailable {
+	c.UserVersions[user][seen.Version]++
+	if seen.RatingsUnavailable {
 		c.RatingsUnavailable++
 	}
 	c.latencies = append(c.latencies, took)
@@ -64,7 +61,7 @@ func (o Outcome) plus(other Outcome) Outcome {
 }
 
 func (c Counts) clone() Counts {
-	c.ByVersion, c.ByUser = maps.Clone(c.ByVersion), maps.Clone(c.ByUser)
+	c.ByVersion, c.ByStatus, c.ByUser = maps.Clone(c.ByVersion), maps.Clone(c.ByStatus), maps.Clone(c.ByUser)
 	versions := map[string]map[string]int{}
 	for user, counts := range c.UserVersions {
 		versions[user] = maps.Clone(counts)
@@ -76,7 +73,7 @@ func (c Counts) clone() Counts {
 
 // String sums up the counts in a line.
 func (c Counts) String() string {
-	return fmt.Sprintf("%d requests, %d failed, %d skipped, reviews %v, without ratings %d, median %s, p99 %s, last error: %v",
+	return fmt.Sprintf("%d requests, %d failed, %d skipped, versions %v, without ratings %d, median %s, p99 %s, last error: %v",
 		c.Total, c.Failed, c.Skipped, c.ByVersion, c.RatingsUnavailable,
 		c.Quantile(0.5).Round(time.Millisecond/10), c.Quantile(0.99).Round(time.Millisecond/10), c.LastError)
 }

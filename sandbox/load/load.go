@@ -2,22 +2,25 @@ package load
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"sync"
 	"time"
-
-	"sluice.dev/sluice/sandbox/bookinfo"
 )
 
 // Options bound a load.
 type Options struct {
-	// URL of productpage, such as http://productpage:9080/productpage.
+	// URL to get: of productpage, such as http://productpage:9080/productpage,
+	// unless Judge reads other answers.
 	URL string
+	// Judge reads an answer; nil means Page.
+	Judge Judge
+	// Header is sent with every request.
+	Header http.Header
 	// Client sends the requests; nil means http.DefaultClient.
 	Client *http.Client
 	// Host replaces the URL's host in the Host header, for gateways.
@@ -57,6 +60,9 @@ func Start(ctx context.Context, o Options) (*Generator, error) {
 	}
 	if o.Client == nil {
 		o.Client = http.DefaultClient
+	}
+	if o.Judge == nil {
+		o.Judge = Page
 	}
 	if o.MaxInFlight <= 0 {
 		o.MaxInFlight = 200
@@ -130,12 +136,16 @@ func (g *Generator) request(ctx context.Context, n int) {
 		user = g.options.User
 	}
 	began := time.Now()
-	page, err := g.fetch(ctx, user)
+	answer, err := g.fetch(ctx, user)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
 	took := time.Since(began)
-	g.count(func(c *Counts) { c.add(user, page, err, took) })
+	var seen Seen
+	if err == nil {
+		seen, err = g.options.Judge(answer)
+	}
+	g.count(func(c *Counts) { c.add(user, answer.Status, seen, err, took) })
 }
 
 func (g *Generator) count(f func(*Counts)) {
@@ -144,28 +154,26 @@ func (g *Generator) count(f func(*Counts)) {
 	f(&g.counts)
 }
 
-func (g *Generator) fetch(ctx context.Context, user string) (page bookinfo.Page, err error) {
+func (g *Generator) fetch(ctx context.Context, user string) (answer Answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, g.options.Timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.options.URL, nil)
 	if err != nil {
-		return page, err
+		return answer, err
 	}
+	maps.Copy(request.Header, g.options.Header)
 	request.Host = g.options.Host
 	if user != "" {
 		request.Header.Set("End-User", user)
 	}
 	response, err := g.options.Client.Do(request)
 	if err != nil {
-		return page, err
+		return answer, err
 	}
 	defer response.Body.Close() //nolint:errcheck // read to its end
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		return page, err
+		return answer, err
 	}
-	if response.StatusCode != http.StatusOK {
-		return page, fmt.Errorf("GET %s: %s", g.options.URL, response.Status)
-	}
-	return page, json.Unmarshal(body, &page)
+	return Answer{Status: response.StatusCode, Header: response.Header, Body: body}, nil
 }

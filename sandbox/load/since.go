@@ -7,6 +7,9 @@ func (c Counts) Since(earlier Counts) Counts {
 	for version, n := range earlier.ByVersion {
 		d.ByVersion[version] -= n
 	}
+	for status, n := range earlier.ByStatus {
+		d.ByStatus[status] -= n
+	}
 	for user, o := range earlier.ByUser {
 		d.ByUser[user] = d.ByUser[user].minus(o)
 	}
