@@ -79,7 +79,7 @@ func begun(t *testing.T, rollout *v1.Rollout, others ...*v1.Rollout) *convergenc
 	r := NewRolloutReconciler(Dependencies{Clock: clocktesting.NewFakePassiveClock(start), Analyst: silent{}})
 	c := r.begin(rollout)
 	c.sight = &sight{
-		service:         reviewsService(),
+		place:           place{service: reviewsService()},
 		rollouts:        []v1.Rollout{*rollout},
 		virtualServices: []*unstructured.Unstructured{parse(t, halfRoutes)}, destinationRules: []*unstructured.Unstructured{parse(t, bothSubsets)},
 	}

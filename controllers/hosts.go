@@ -18,7 +18,7 @@ func (s *sight) hostProblem(rollout *v1.Rollout) *pipeline.Problem {
 	if p := s.problem; p != nil {
 		return p
 	}
-	if p := foreignHost("spec.host", rollout.Spec.Host, rollout.Namespace, s.service != nil); p != nil {
+	if p := foreignHost("spec.host", rollout.Spec.Host, rollout.Namespace, s.exists()); p != nil {
 		return p
 	}
 	if first := s.firstOnHost(rollout); first != "" {
@@ -26,23 +26,6 @@ func (s *sight) hostProblem(rollout *v1.Rollout) *pipeline.Problem {
 			"Rollout %s came first and drives %s: delete one of the two, or give one another spec.host", first, rollout.Spec.Host)}
 	}
 	return nil
-}
-
-// foreignHost tells whether a field names something else than a Service of the namespace.
-func foreignHost(field, host, namespace string, exists bool) *pipeline.Problem {
-	name, in, ok := mesh.ServiceOf(host, namespace)
-	var message string
-	switch {
-	case !ok:
-		message = fmt.Sprintf("%s %s is no Service of namespace %s: use the name of one (hosts of ServiceEntries come later)", field, host, namespace)
-	case in != namespace:
-		message = fmt.Sprintf("%s %s is a Service of namespace %s: a Rollout drives hosts of its own namespace %s only", field, host, in, namespace)
-	case !exists:
-		message = fmt.Sprintf("%s %s: there is no Service %s in namespace %s: create it or correct the host", field, host, name, namespace)
-	default:
-		return nil
-	}
-	return &pipeline.Problem{Reason: v1.ReasonForeignHost, Message: message}
 }
 
 // firstOnHost names the Rollout that came first to the host, if that is another one: this one writes no mesh then.
@@ -103,17 +86,8 @@ func (r *RolloutReconciler) faultTargets(ctx context.Context, rollout *v1.Rollou
 }
 
 func (r *RolloutReconciler) faultTarget(ctx context.Context, rollout *v1.Rollout, s *sight, host string) (pipeline.FaultTarget, error) {
-	exists := false
-	if name, namespace, ok := mesh.ServiceOf(host, rollout.Namespace); ok && namespace == rollout.Namespace {
-		service, err := r.service(ctx, namespace, name)
-		problem, err := unreadable(err)
-		if err != nil || problem != nil {
-			return pipeline.FaultTarget{Problem: problem}, err
-		}
-		exists = service != nil
-	}
-	if p := foreignHost("fault.host", host, rollout.Namespace, exists); p != nil {
-		return pipeline.FaultTarget{Problem: p}, nil
+	if problem, err := r.checkHost(ctx, "fault.host", host, rollout.Namespace); err != nil || problem != nil {
+		return pipeline.FaultTarget{Problem: problem}, err
 	}
 	carrier, problem := mesh.SurveyFault(rollout, host, s.virtualServices)
 	target := pipeline.FaultTarget{VirtualService: carrier, Problem: fromMesh(problem)}

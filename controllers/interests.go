@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -32,8 +31,8 @@ type neighbourhood struct {
 
 // interest of one Rollout.
 type interest struct {
-	selector labels.Selector
-	// tokens by which the interest is found, the selector's being one of those that it demands.
+	selectors []labels.Selector
+	// tokens by which the interest is found, a selector's being one of those that it demands.
 	tokens []string
 }
 
@@ -41,13 +40,12 @@ func newInterests() *interests {
 	return &interests{namespaces: map[string]*neighbourhood{}, awaited: map[types.NamespacedName]bool{}}
 }
 
-// note records what a Rollout depends on.
-func (in *interests) note(rollout *v1.Rollout, service *corev1.Service) {
-	i := interest{selector: labels.Nothing()}
-	if service != nil && len(service.Spec.Selector) > 0 {
-		i.selector = labels.SelectorFromSet(service.Spec.Selector)
+// note records what a Rollout depends on, pods and WorkloadEntries by the selectors of its hosts.
+func (in *interests) note(rollout *v1.Rollout, selectors []labels.Selector) {
+	i := interest{selectors: selectors, tokens: slices.Concat(routingTokens(rollout), ruleTokens(rollout))}
+	for _, selector := range selectors {
+		i.tokens = append(i.tokens, selectorTokens(selector)...)
 	}
-	i.tokens = slices.Concat(selectorTokens(i.selector), routingTokens(rollout), ruleTokens(rollout))
 	for _, host := range hostsOf(rollout) {
 		if name, _, ok := mesh.ServiceOf(host, rollout.Namespace); ok {
 			i.tokens = append(i.tokens, serviceToken(name))
@@ -138,7 +136,7 @@ func (in *interests) where(namespace string, tokens []string, pods map[string]st
 	}
 	for key, value := range pods {
 		for name := range n.by[labelToken(key, value)] {
-			found[name] = found[name] || n.of[name].selector.Matches(labels.Set(pods))
+			found[name] = found[name] || anySelects(n.of[name].selectors, pods)
 		}
 	}
 	var keys []types.NamespacedName

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -26,8 +27,7 @@ func TestInterests(t *testing.T) {
 		DestinationRule: &v1.DestinationRule{Name: "rule"},
 	})
 	rollout.Status.VirtualServices = []v1.ManagedVirtualService{{Name: "site"}}
-	service := &corev1.Service{Spec: corev1.ServiceSpec{Selector: labelled("app", "reviews")}}
-	in.note(rollout, service)
+	in.note(rollout, []labels.Selector{labels.SelectorFromSet(labelled("app", "reviews"))})
 	key := keyOf("bookinfo", "reviews")
 	inMesh := func(namespace, name string, spec any) []types.NamespacedName {
 		return in.inMesh(&unstructured.Unstructured{Object: map[string]any{

@@ -11,11 +11,12 @@ import (
 	v1 "sluice.dev/sluice/api/v1"
 )
 
-// The kinds that are written.
+// The kinds that are written, and those of Istio that are read.
 var (
 	kindRollout         = v1.GroupVersion.WithKind("Rollout")
 	kindVirtualService  = schema.GroupVersionKind{Group: "networking.istio.io", Version: "v1", Kind: "VirtualService"}
 	kindDestinationRule = schema.GroupVersionKind{Group: "networking.istio.io", Version: "v1", Kind: "DestinationRule"}
+	kindServiceEntry    = schema.GroupVersionKind{Group: "networking.istio.io", Version: "v1", Kind: "ServiceEntry"}
 	kindWorkloadEntry   = schema.GroupVersionKind{Group: "networking.istio.io", Version: "v1", Kind: "WorkloadEntry"}
 )
 

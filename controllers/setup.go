@@ -21,7 +21,7 @@ import (
 // +kubebuilder:rbac:groups=sluice.dev,resources=rollouts,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=sluice.dev,resources=rollouts/status,verbs=update
 // +kubebuilder:rbac:groups=networking.istio.io,resources=virtualservices;destinationrules,verbs=get;list;watch;create;update;delete
-// +kubebuilder:rbac:groups=networking.istio.io,resources=workloadentries,verbs=get;list;watch
+// +kubebuilder:rbac:groups=networking.istio.io,resources=serviceentries;workloadentries,verbs=get;list;watch
 // +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=services;pods,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch

@@ -7,31 +7,26 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "sluice.dev/sluice/api/v1"
-	"sluice.dev/sluice/internal/mesh"
 	"sluice.dev/sluice/internal/pipeline"
 )
 
 // sight is what one reconcile sees of a Rollout's namespace. Objects may be the cache's own and are not changed.
 type sight struct {
-	// service of the host, nil when there is none.
-	service *corev1.Service
+	// place is the host's own.
+	place
 	// rollouts of the namespace that share a host or a VirtualService with this one, and itself.
 	rollouts []v1.Rollout
 	// virtualServices and destinationRules of the namespace that matter to the Rollout, by name, with what this reconcile wrote.
 	virtualServices  []*unstructured.Unstructured
 	destinationRules []*unstructured.Unstructured
-	workloads        []workload
-	endpoints        []endpoint
 	// meshProblem is why the mesh's objects can not be read; then the lists above are empty.
 	meshProblem *pipeline.Problem
 	// problem is why workloads, pods or services can not be read.
@@ -41,9 +36,9 @@ type sight struct {
 // look reads a Rollout's namespace, the mesh's objects through reader. What it wants to be woken by is noted before it reads.
 func (r *RolloutReconciler) look(ctx context.Context, rollout *v1.Rollout, reader client.Reader) (*sight, error) {
 	s := &sight{}
-	err := r.lookAtService(ctx, rollout, s)
+	err := r.lookAtHost(ctx, rollout, s)
 	if err == nil || errors.Is(err, errNotYet) { // it is woken when the kinds are known
-		r.interest.note(rollout, s.service)
+		r.interest.note(rollout, s.selectors())
 	}
 	if err != nil {
 		return nil, err
@@ -75,31 +70,13 @@ func (r *RolloutReconciler) lookAtNeighbours(ctx context.Context, rollout *v1.Ro
 	return err
 }
 
-func (r *RolloutReconciler) lookAtService(ctx context.Context, rollout *v1.Rollout, s *sight) error {
-	name, namespace, ok := mesh.ServiceOf(rollout.Spec.Host, rollout.Namespace)
-	if !ok || namespace != rollout.Namespace {
-		return nil
-	}
-	service, err := r.service(ctx, namespace, name)
+func (r *RolloutReconciler) lookAtHost(ctx context.Context, rollout *v1.Rollout, s *sight) error {
+	found, err := r.place(ctx, rollout.Spec.Host, rollout.Namespace)
 	s.problem, err = unreadable(err)
-	s.service = service
+	if found != nil {
+		s.place = *found
+	}
 	return err
-}
-
-// service returns a Service, nil when there is none.
-func (r *RolloutReconciler) service(ctx context.Context, namespace, name string) (*corev1.Service, error) {
-	if err := r.readable(schema.GroupKind{Kind: "Service"}); err != nil {
-		return nil, err
-	}
-	service := &corev1.Service{}
-	err := r.Client.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, service, client.UnsafeDisableDeepCopy)
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading Service %s/%s: %w", namespace, name, err)
-	}
-	return service, nil
 }
 
 // lookAtMesh reads VirtualServices and DestinationRules, none of which may be older than our last write of it.
@@ -214,14 +191,7 @@ func (r *RolloutReconciler) lookAtPods(ctx context.Context, rollout *v1.Rollout,
 	if s.problem != nil {
 		return nil
 	}
-	var selector labels.Selector = labels.Nothing()
-	if s.selects() {
-		selector = labels.SelectorFromSet(s.service.Spec.Selector)
-	}
-	var err error
-	if s.workloads, err = r.findWorkloads(ctx, rollout, selector); err == nil && !selector.Empty() {
-		s.endpoints, err = r.findEndpoints(ctx, rollout.Namespace, selector)
-	}
+	err := r.fill(ctx, rollout, &s.place)
 	s.problem, err = unreadable(err)
 	return err
 }

@@ -65,9 +65,6 @@ func (s *sight) version(rollout *v1.Rollout, name string, subsets []v1.Subset) p
 	return seen
 }
 
-// selects tells whether the Service finds its endpoints by labels; else nobody tells which ones there are.
-func (s *sight) selects() bool { return s.service != nil && len(s.service.Spec.Selector) > 0 }
-
 // readyEndpoints counts those that bear the labels.
 func (s *sight) readyEndpoints(set map[string]string) int32 {
 	selector := labels.SelectorFromSet(set)

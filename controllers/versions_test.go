@@ -160,12 +160,12 @@ func TestRevisionFollowsTheTemplateOnly(t *testing.T) {
 func TestObserveVersions(t *testing.T) {
 	rollout := rolloutOf(v1.RolloutSpec{Version: "v3"})
 	rollout.Status.Stable = "v1"
-	s := &sight{
+	s := &sight{place: place{
 		workloads: []workload{deployment(deploymentOf("reviews-v3", 1, 1, 0, labelled("app", "reviews", "version", "v3")))},
 		endpoints: []endpoint{
 			{"pod a", labelled("app", "reviews", "version", "v1"), true}, {"pod b", labelled("app", "reviews", "version", "v1"), true},
 		},
-	}
+	}}
 	got, serving := observeVersions(rollout, s, nil)
 	if serving != nil {
 		t.Errorf("serving %v although stable is known", serving)
@@ -194,27 +194,27 @@ func TestReadinessComesFromWorkloadsAndEndpoints(t *testing.T) {
 		want  pipeline.Version
 	}{
 		"the second of two workloads is the ready one": {
-			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 0), ready("green", 1)}, endpoints: []endpoint{pod}},
+			sight{place: place{service: serviceOf("reviews"), workloads: []workload{ready("blue", 0), ready("green", 1)}, endpoints: []endpoint{pod}}},
 			pipeline.Version{Found: true, Available: true, Ready: 1, Workload: "green"},
 		},
 		"more endpoints than the workload knows of": {
-			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{pod, pod}},
+			sight{place: place{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{pod, pod}}},
 			pipeline.Version{Found: true, Available: true, Ready: 2, Workload: "blue"},
 		},
 		"no endpoint of the Service": {
-			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}},
+			sight{place: place{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}}},
 			pipeline.Version{Found: true, Ready: 1, Workload: "blue"},
 		},
 		"an endpoint without the version's labels": {
-			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{{"pod a", labelled("app", "reviews"), true}}},
+			sight{place: place{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{{"pod a", labelled("app", "reviews"), true}}}},
 			pipeline.Version{Found: true, Ready: 1, Workload: "blue"},
 		},
 		"an endpoint that is not ready": {
-			sight{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{{"pod a", set, false}}},
+			sight{place: place{service: serviceOf("reviews"), workloads: []workload{ready("blue", 1)}, endpoints: []endpoint{{"pod a", set, false}}}},
 			pipeline.Version{Found: true, Ready: 1, Workload: "blue"},
 		},
 		"a Service without a selector": {
-			sight{service: &corev1.Service{}, workloads: []workload{ready("blue", 1)}},
+			sight{place: place{service: &corev1.Service{}, workloads: []workload{ready("blue", 1)}}},
 			pipeline.Version{Found: true, Available: true, Ready: 1, Workload: "blue"},
 		},
 	} {
@@ -238,7 +238,7 @@ func TestTheKnownWorkloadIsPreferred(t *testing.T) {
 	rollout.Status.Run = &v1.Run{To: "v3", Revision: known.revision()}
 	for ready, want := range map[int32]string{0: "blue", 1: "green"} {
 		green.Status.ReadyReplicas = ready
-		s := &sight{workloads: []workload{deployment(deploymentOf("blue", 1, 1, 1, set)), deployment(green)}}
+		s := &sight{place: place{workloads: []workload{deployment(deploymentOf("blue", 1, 1, 1, set)), deployment(green)}}}
 		if got := s.version(rollout, "v3", nil).Workload; got != want {
 			t.Errorf("with %d ready replicas of green the workload is %s, want %s", ready, got, want)
 		}
@@ -261,7 +261,7 @@ func TestServing(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			rollout := rolloutOf(v1.RolloutSpec{Version: "v3", Versions: tc.listed})
-			versions, serving := observeVersions(rollout, &sight{endpoints: tc.endpoints}, nil)
+			versions, serving := observeVersions(rollout, &sight{place: place{endpoints: tc.endpoints}}, nil)
 			if diff := cmp.Diff(tc.want, serving); diff != "" {
 				t.Errorf("serving (-want +got):\n%s", diff)
 			}
@@ -286,7 +286,7 @@ func TestUnready(t *testing.T) {
 		"one is ready":        {[]endpoint{unready, ready}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := (&sight{endpoints: tc.endpoints}).unready(); got != tc.want {
+			if got := (&sight{place: place{endpoints: tc.endpoints}}).unready(); got != tc.want {
 				t.Errorf("unready %v, want %v", got, tc.want)
 			}
 		})

@@ -49,6 +49,7 @@ func (r *RolloutReconciler) watchedKinds() []watchedKind {
 		{apps.WithKind("DaemonSet"), &appsv1.DaemonSet{}, workload, []predicate.Predicate{workloadTurned()}},
 		{kindVirtualService, newObject(kindVirtualService), r.meshHandler(kindVirtualService), nil},
 		{kindDestinationRule, newObject(kindDestinationRule), r.meshHandler(kindDestinationRule), nil},
+		{kindServiceEntry, newObject(kindServiceEntry), r.mapped(r.inEntry), nil},
 		{kindWorkloadEntry, newObject(kindWorkloadEntry), r.mapped(r.entryRollouts), nil},
 	}
 }
@@ -65,6 +66,15 @@ func (r *RolloutReconciler) mapped(concerned func(client.Object) []types.Namespa
 
 func (r *RolloutReconciler) podRollouts(obj client.Object) []types.NamespacedName {
 	return r.interest.inPods(obj.GetNamespace(), obj.GetLabels())
+}
+
+// inEntry: a ServiceEntry names one of its hosts.
+func (r *RolloutReconciler) inEntry(obj client.Object) []types.NamespacedName {
+	entry, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		return nil
+	}
+	return r.interest.inMesh(entry)
 }
 
 func (r *RolloutReconciler) entryRollouts(obj client.Object) []types.NamespacedName {

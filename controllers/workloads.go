@@ -29,16 +29,40 @@ type workload struct {
 	available bool
 }
 
-// endpoint is a pod or WorkloadEntry of the Service.
+// endpoint is a pod or WorkloadEntry of a host, or one that its ServiceEntry lists.
 type endpoint struct {
 	name   string
 	labels map[string]string
 	ready  bool
 }
 
-// findWorkloads lists the workloads whose pods the Service selects, and those that the spec names; by kind and name.
-func (r *RolloutReconciler) findWorkloads(ctx context.Context, rollout *v1.Rollout, selector labels.Selector) ([]workload, error) {
-	named, tokens := map[string]bool{}, selectorTokens(selector)
+// fill lists what serves a host: the workloads, also those that the spec names, and the endpoints.
+func (r *RolloutReconciler) fill(ctx context.Context, rollout *v1.Rollout, p *place) error {
+	selectors := p.selectors()
+	var err error
+	if p.workloads, err = r.findWorkloads(ctx, rollout, selectors); err != nil {
+		return err
+	}
+	p.endpoints = p.listedEndpoints()
+	for _, selector := range selectors {
+		found, err := r.findEndpoints(ctx, rollout.Namespace, selector)
+		if err != nil {
+			return err
+		}
+		p.endpoints = append(p.endpoints, found...)
+	}
+	slices.SortFunc(p.endpoints, func(a, b endpoint) int { return strings.Compare(a.name, b.name) })
+	p.endpoints = slices.CompactFunc(p.endpoints, func(a, b endpoint) bool { return a.name == b.name })
+	return nil
+}
+
+// findWorkloads lists the workloads whose pods any of the selectors selects, and those that the spec names; by kind and name.
+func (r *RolloutReconciler) findWorkloads(ctx context.Context, rollout *v1.Rollout, selectors []labels.Selector) ([]workload, error) {
+	named := map[string]bool{}
+	var tokens []string
+	for _, selector := range selectors {
+		tokens = append(tokens, selectorTokens(selector)...)
+	}
 	for _, v := range rollout.Spec.Versions {
 		if v.Workload != nil {
 			named[workloadKind(v.Workload)+"/"+v.Workload.Name] = true
@@ -53,7 +77,7 @@ func (r *RolloutReconciler) findWorkloads(ctx context.Context, rollout *v1.Rollo
 			return nil, err
 		}
 		for _, w := range some {
-			if named[w.kind+"/"+w.name] || selector.Matches(labels.Set(w.template.Labels)) {
+			if named[w.kind+"/"+w.name] || anySelects(selectors, w.template.Labels) {
 				found = append(found, w)
 			}
 		}
@@ -62,6 +86,10 @@ func (r *RolloutReconciler) findWorkloads(ctx context.Context, rollout *v1.Rollo
 		return strings.Compare(a.kind+"/"+a.name, b.kind+"/"+b.name)
 	})
 	return found, nil
+}
+
+func anySelects(selectors []labels.Selector, set map[string]string) bool {
+	return slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(labels.Set(set)) })
 }
 
 func workloadKind(ref *v1.WorkloadReference) string {
@@ -141,7 +169,7 @@ func (w *workload) revision() string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// findEndpoints lists the pods and WorkloadEntries that the Service selects, ready or not, by name.
+// findEndpoints lists the pods and WorkloadEntries that a selector selects, ready or not.
 func (r *RolloutReconciler) findEndpoints(ctx context.Context, namespace string, selector labels.Selector) ([]endpoint, error) {
 	if err := r.readable(schema.GroupKind{Kind: "Pod"}); err != nil {
 		return nil, err
@@ -167,7 +195,6 @@ func (r *RolloutReconciler) findEndpoints(ctx context.Context, namespace string,
 			found = append(found, endpoint{"workloadentry " + entry.GetName(), set, entryReady(entry)})
 		}
 	}
-	slices.SortFunc(found, func(a, b endpoint) int { return strings.Compare(a.name, b.name) })
 	return found, nil
 }
 

@@ -27,6 +27,7 @@ const (
 	kindRollout         = "Rollout"
 	kindVirtualService  = "VirtualService"
 	kindDestinationRule = "DestinationRule"
+	kindServiceEntry    = "ServiceEntry"
 	kindWorkloadEntry   = "WorkloadEntry"
 	kindDeployment      = "Deployment"
 	kindPod             = "Pod"

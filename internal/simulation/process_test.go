@@ -45,7 +45,7 @@ func newProcess(w *world) *process {
 		due: map[types.NamespacedName]time.Time{}, failures: map[types.NamespacedName]int{},
 	}
 	for _, kind := range []string{
-		kindRollout, kindVirtualService, kindDestinationRule, kindWorkloadEntry, kindDeployment, kindPod, kindService,
+		kindRollout, kindVirtualService, kindDestinationRule, kindServiceEntry, kindWorkloadEntry, kindDeployment, kindPod, kindService,
 	} {
 		p.positions[kind] = w.store.rv
 		if lag, ok := w.faults.lags[kind]; ok && kind != kindRollout {
