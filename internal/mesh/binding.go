@@ -31,7 +31,7 @@ func (s *surveyor) checkBindings(all []*unstructured.Unstructured) {
 				s.conflict("VirtualServices %s and %s both bind host %s on gateway %s, and %s is not managed: keep one of them, or manage both",
 					first, other.GetName(), s.rollout.Spec.Host, gateway, other.GetName())
 			case len(managed)+len(s.routing) == 0 && gateway == meshGateway: // where one is to be made
-				s.conflict("VirtualService %s binds host %s but has no HTTP route to it: add one, or remove it", other.GetName(), s.rollout.Spec.Host)
+				s.conflict("VirtualService %s binds host %s but has no %s route to it: add one, or remove it", other.GetName(), s.rollout.Spec.Host, s.list.protocol())
 			}
 		}
 	}
@@ -57,7 +57,7 @@ func (s *surveyor) managedNames() []string {
 // manageable tells whether any route of a VirtualService would be managed: one that the spec names, or that sends to stable or
 // names no subset.
 func (s *surveyor) manageable(vs v1.ManagedVirtualService) bool {
-	selectors, _ := s.rollout.Spec.Manages(vs.Name)
+	selectors, _ := s.rollout.Manages(vs.Name)
 	traffic := s.rollout.Status.Traffic
 	return slices.ContainsFunc(vs.Routes, func(route v1.ManagedRoute) bool {
 		return len(selectors) > 0 || traffic == nil || route.Subset == "" || route.Subset == traffic.Stable.Subset

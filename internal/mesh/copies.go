@@ -25,7 +25,7 @@ func copyName(kind, rollout string, i int) string {
 // alone. A copy that no request can reach is left out; asked notes the kinds that the traffic asks for.
 func ownCopies(r *v1.Rollout, i int, plain object, asked map[string]bool) (copies []any, problem *Problem) {
 	traffic := r.Status.Traffic
-	if traffic.Canary == nil {
+	if traffic.Canary == nil || drivenList(r) != httpList {
 		return nil, nil
 	}
 	add := func(kind string, match v1.HTTPMatches, fault *istio.HTTPFaultInjection) {
@@ -141,7 +141,7 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 // completeFaultCarrier makes the VirtualService for a fault, or its route where only that is gone.
 func completeFaultCarrier(r *v1.Rollout, name string, found *unstructured.Unstructured) *unstructured.Unstructured {
 	carrier := r.DeepCopy()
-	carrier.Spec.Host, carrier.Spec.Port = r.Status.Traffic.Fault.Host, nil
+	carrier.Spec.Host, carrier.Spec.Port, carrier.Spec.Protocol = r.Status.Traffic.Fault.Host, nil, v1.ProtocolHTTP
 	made := createdVirtualService(carrier, name)
 	if found == nil {
 		return made

@@ -32,8 +32,9 @@ type rendering struct {
 type corpus struct {
 	renderings []rendering
 	found      int
-	// hosts that were driven, steps that were written, and those whose match could not be joined.
-	hosts, steps, conflicts int
+	// hosts that were driven, by list; steps that were written, and those whose match could not be joined.
+	hosts            map[routeList]int
+	steps, conflicts int
 }
 
 // corpusSteps are the traffics of a run, in order.
@@ -47,7 +48,7 @@ var corpusSteps = []string{
 
 // TestCorpus walks through what Istio's own samples and tests hold, when it is given that, and through what it draws.
 func TestCorpus(t *testing.T) {
-	c := &corpus{}
+	c := &corpus{hosts: map[routeList]int{}}
 	if *walkIn != "" {
 		for _, vs := range readCorpus(t) {
 			c.walk(t, vs)
@@ -55,11 +56,12 @@ func TestCorpus(t *testing.T) {
 	}
 	given := c.found
 	for seed := range 60 {
-		c.walk(t, rapid.Custom(func(t *rapid.T) *unstructured.Unstructured { return genVirtualService(t, "reviews") }).Example(seed))
+		list := routeLists[seed%len(routeLists)]
+		c.walk(t, rapid.Custom(func(t *rapid.T) *unstructured.Unstructured { return genWith(t, list, "reviews") }).Example(seed))
 	}
-	t.Logf("%d VirtualServices given, %d drawn: %d hosts driven, %d steps written, %d could not be joined", given, c.found-given, c.hosts, c.steps, c.conflicts)
-	if c.hosts < 60 || c.steps < 150 {
-		t.Errorf("only %d hosts were driven, in %d steps", c.hosts, c.steps)
+	t.Logf("%d VirtualServices given, %d drawn: hosts driven: %v, %d steps written, %d could not be joined", given, c.found-given, c.hosts, c.steps, c.conflicts)
+	if c.hosts[httpList] < 20 || c.hosts[tcpList] < 20 || c.hosts[tlsList] < 20 || c.steps < 150 {
+		t.Errorf("only %v hosts were driven, in %d steps", c.hosts, c.steps)
 	}
 	if *walkOut != "" {
 		data, err := json.Marshal(c.renderings)
@@ -97,17 +99,21 @@ func readCorpus(t *testing.T) []*unstructured.Unstructured {
 func (c *corpus) walk(t *testing.T, vs *unstructured.Unstructured) {
 	t.Helper()
 	c.keep("as found", vs)
-	for _, host := range routedHosts(vs) {
-		r := &v1.Rollout{}
-		r.Name, r.Namespace, r.Spec.Host = "sluice.walker", vs.GetNamespace(), host
-		managed, explicit := managedBySpec(r, vs)
-		for _, one := range []v1.ManagedVirtualService{managed, explicit} {
-			if len(one.Routes) > 0 {
-				c.hosts++
-				c.run(t, newWalk(t, r, one, vs))
+	for _, list := range routeLists {
+		for _, host := range routedHosts(list, vs) {
+			r := speaking(list, &v1.Rollout{})
+			r.Name, r.Namespace, r.Spec.Host = "sluice.walker", vs.GetNamespace(), host
+			managed, explicit := managedBySpec(r, vs)
+			for _, one := range []v1.ManagedVirtualService{managed, explicit} {
+				if len(one.Routes) > 0 {
+					c.hosts[list]++
+					c.run(t, newWalk(t, r, one, vs))
+				}
+			}
+			if list == httpList {
+				c.fault(t, r, vs)
 			}
 		}
-		c.fault(t, r, vs)
 	}
 	c.found++
 }
@@ -123,7 +129,12 @@ func managedBySpec(r *v1.Rollout, vs *unstructured.Unstructured) (byDefault, exp
 	}
 	named := r.DeepCopy()
 	var selectors []v1.RouteSelector
-	for _, route := range httpRoutes(vs) {
+	list := drivenList(r)
+	for _, route := range list.routes(vs) {
+		if list != httpList {
+			selectors = append(selectors, portSelectors(r, route)...)
+			continue
+		}
 		selector := v1.RouteSelector{Name: text(route, "name")}
 		if data, err := json.Marshal(route["match"]); selector.Name == "" && err == nil {
 			err = json.Unmarshal(data, &selector.Match)
@@ -142,10 +153,24 @@ func managedBySpec(r *v1.Rollout, vs *unstructured.Unstructured) (byDefault, exp
 	return byDefault, explicit
 }
 
-// routedHosts are those to which any HTTP route sends.
-func routedHosts(vs *unstructured.Unstructured) []string {
+// portSelectors picks a route by its port, where each of its blocks has the same.
+func portSelectors(r *v1.Rollout, route object) []v1.RouteSelector {
+	blocks := objects(route["match"])
+	if len(blocks) == 0 || !allTo(route, HostKey(r.Spec.Host, r.Namespace), r.Namespace) {
+		return nil
+	}
+	port, _ := number(blocks[0]["port"])
+	selector := v1.RouteSelector{Port: int32(port)}
+	if !picks(&selector, candidate{route: route, own: 1}) {
+		return nil
+	}
+	return []v1.RouteSelector{selector}
+}
+
+// routedHosts are those to which any route of a list sends.
+func routedHosts(list routeList, vs *unstructured.Unstructured) []string {
 	var hosts []string
-	for _, route := range httpRoutes(vs) {
+	for _, route := range list.routes(vs) {
 		for _, d := range objects(route["route"]) {
 			if host := text(child(d, "destination"), "host"); host != "" && !slices.Contains(hosts, host) {
 				hosts = append(hosts, host)
@@ -165,6 +190,9 @@ func (c *corpus) run(t *testing.T, w *walk) {
 	w.note = c.keep
 	for _, step := range corpusSteps {
 		traffic := reviewsWith(t, step).Status.Traffic
+		if drivenList(w.rollout) != httpList {
+			traffic.Mirror, traffic.Match, traffic.Fault = nil, nil, nil
+		}
 		w.save(traffic)
 		if w.step(step, traffic) {
 			c.steps++

@@ -16,6 +16,7 @@ import (
 func FuzzRender(f *testing.F) {
 	f.Add(`{"hosts":["reviews"],"http":[{"name":"primary","route":[{"destination":{"host":"reviews"}}]}]}`)
 	f.Add(`{"http":[{"match":[{"uri":{"prefix":"/"}}],"mirror":{"host":"audit"},"route":[{"destination":{"host":"ratings"}}]},null,1]}`)
+	f.Add(`{"hosts":["reviews"],"tcp":[{"route":[{"destination":{"host":"reviews"}}]}],"tls":[null,{"match":[{"sniHosts":["a"]}],"route":[{"destination":{"host":"reviews"}}]}]}`)
 	f.Fuzz(func(t *testing.T, spec string) {
 		var raw any
 		if json.Unmarshal([]byte(spec), &raw) != nil {
@@ -27,7 +28,9 @@ func FuzzRender(f *testing.F) {
 			"weight: 0", "CANARY weight: 30, match: " + jason + ", fault: {match: " + jason + ", " + delayed + "}",
 			"CANARY weight: 0, mirror: {percentage: 5}, fault: {host: ratings, match: " + jason + ", " + delayed + "}",
 		} {
-			renderAll(t, reviewsWith(t, traffic), found)
+			for _, list := range routeLists {
+				renderAll(t, speaking(list, reviewsWith(t, traffic)), found)
+			}
 		}
 		if diff := cmp.Diff(before, found); diff != "" {
 			t.Errorf("what was found is changed (-before +after):\n%s", diff)

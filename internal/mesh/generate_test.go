@@ -105,11 +105,11 @@ func genForeign(t *rapid.T, host, name string) object {
 	return route
 }
 
-// genNamespace draws VirtualServices of one host, each for gateways of its own.
-func genNamespace(t *rapid.T, host string) []*unstructured.Unstructured {
-	all := []*unstructured.Unstructured{genVirtualService(t, host)}
+// genNamespace draws VirtualServices of one host, each for gateways of its own, with routes of a list to drive.
+func genNamespace(t *rapid.T, list routeList, host string) []*unstructured.Unstructured {
+	all := []*unstructured.Unstructured{genWith(t, list, host)}
 	for i, name := range []string{"edge.public", "inner"}[:rapid.IntRange(0, 2).Draw(t, "more VirtualServices")] {
-		vs := genVirtualService(t, host)
+		vs := genWith(t, list, host)
 		vs.SetName(name)
 		spec := specOf(vs)
 		spec["hosts"], spec["gateways"] = []any{fmt.Sprintf("host-%d.example.com", i), host}, []any{fmt.Sprintf("gateways/gw-%d", i), fmt.Sprintf("./gw-%d", i)}

@@ -83,9 +83,7 @@ func specOf(u *unstructured.Unstructured) object {
 }
 
 // httpRoutes lists an object's HTTP routes without copying them.
-func httpRoutes(u *unstructured.Unstructured) []object {
-	return objects(child(u.Object, "spec")["http"])
-}
+func httpRoutes(u *unstructured.Unstructured) []object { return httpList.routes(u) }
 
 // routeKey identifies a route: by its name, or by a hash of its match.
 func routeKey(route object) string {

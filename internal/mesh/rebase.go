@@ -77,9 +77,9 @@ func carries(r *v1.Rollout, name string) bool {
 }
 
 // drivenRoutes are the routes that a Rollout drives in a VirtualService.
-func drivenRoutes(managed *v1.ManagedVirtualService) []v1.ManagedRoute {
+func drivenRoutes(r *v1.Rollout, managed *v1.ManagedVirtualService) []v1.ManagedRoute {
 	if managed.Created && len(managed.Routes) == 0 {
-		return []v1.ManagedRoute{{Key: createdRoute}}
+		return []v1.ManagedRoute{{Key: createdKey(r)}}
 	}
 	return managed.Routes
 }
@@ -130,9 +130,10 @@ func (d driver) rebaseRoutes(out *unstructured.Unstructured) (*unstructured.Unst
 // takenAway tells whether out lacks a driven route that is there.
 func (d driver) takenAway(managed *v1.ManagedVirtualService, out *unstructured.Unstructured) *Problem {
 	var gone []string
-	for _, route := range drivenRoutes(managed) {
-		there := managed.Created || (d.found != nil && indexOfRoute(routesOf(d.found), route.Key) >= 0)
-		if there && indexOfRoute(routesOf(out), route.Key) < 0 {
+	list := drivenList(d.rollout)
+	for _, route := range drivenRoutes(d.rollout, managed) {
+		there := managed.Created || (d.found != nil && indexOfRoute(list.of(d.found), route.Key) >= 0)
+		if there && indexOfRoute(list.of(out), route.Key) < 0 {
 			gone = append(gone, route.Key)
 		}
 	}
@@ -146,9 +147,9 @@ func (d driver) takenAway(managed *v1.ManagedVirtualService, out *unstructured.U
 
 // carryRoutes takes the destinations and mirrors of the driven routes, and the copies before them, from the found object.
 func (d driver) carryRoutes(managed *v1.ManagedVirtualService, out *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
-	stable := atStable(d.rollout)
-	list, found := withoutCopies(routesOf(out), d.rollout.Name), routesOf(d.found)
-	for _, driven := range drivenRoutes(managed) {
+	stable, kind := atStable(d.rollout), drivenList(d.rollout)
+	list, found := withoutCopies(kind.of(out), d.rollout.Name), kind.of(d.found)
+	for _, driven := range drivenRoutes(d.rollout, managed) {
 		at := indexOfRoute(list, driven.Key)
 		if at < 0 {
 			continue // gone before: the Rollout says that it misses it
@@ -166,6 +167,10 @@ func (d driver) carryRoutes(managed *v1.ManagedVirtualService, out *unstructured
 				route[field] = value
 			}
 		}
+	}
+	if kind != httpList {
+		kind.set(out, list)
+		return out, nil
 	}
 	list, problem := d.carryCopies(list)
 	setRoutes(out, list)
@@ -209,7 +214,7 @@ func (d driver) rebaseFault(out *unstructured.Unstructured) (*unstructured.Unstr
 		}
 		return rendered, problem
 	}
-	if managedOf(d.rollout, out.GetName()) != nil {
+	if managedOf(d.rollout, out.GetName()) != nil && drivenList(d.rollout) == httpList {
 		return out, nil // its copies were carried with the routes
 	}
 	list, problem := d.carryCopies(withoutCopies(routesOf(out), d.rollout.Name))

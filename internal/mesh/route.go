@@ -46,38 +46,53 @@ func VirtualService(r *v1.Rollout, managed v1.ManagedVirtualService, found *unst
 
 // renderCreated restores the one route that Sluice made, in the place where it was found.
 func renderCreated(r *v1.Rollout, managed v1.ManagedVirtualService, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
-	out := createdVirtualService(r, managed.Name)
-	route := v1.ManagedRoute{Key: createdRoute}
+	out, list := createdVirtualService(r, managed.Name), drivenList(r)
+	route := v1.ManagedRoute{Key: createdKey(r)}
 	if found != nil {
 		out = found.DeepCopy()
-		if list := routesOf(out); indexOfRoute(list, createdRoute) < 0 {
-			specOf(out)["http"] = append(list, routesOf(createdVirtualService(r, managed.Name))...)
+		entries := list.of(out)
+		if indexOfRoute(entries, route.Key) < 0 {
+			entries = putMade(r, list, entries, list.of(createdVirtualService(r, managed.Name))...)
+			specOf(out)[string(list)] = entries
 		}
 		// Nothing is saved of a route that Sluice made: a single mirror of its own would not outlast a mirror step.
 		route.SavedMirror = "{}"
-		list := routesOf(out)
 		for _, field := range mirrorFields {
-			delete(asObject(list[indexOfRoute(list, createdRoute)]), field)
+			delete(asObject(entries[indexOfRoute(entries, route.Key)]), field)
 		}
 	}
 	return renderRoutes(r, []v1.ManagedRoute{route}, out)
 }
 
 func createdVirtualService(r *v1.Rollout, name string) *unstructured.Unstructured {
-	destination := &istio.Destination{Host: r.Spec.Host, Port: r.Spec.Port}
-	return created(&networking.VirtualService{
+	vs := &networking.VirtualService{
 		TypeMeta:   metav1.TypeMeta{APIVersion: networking.SchemeGroupVersion.String(), Kind: "VirtualService"},
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: r.Namespace, Labels: managedBy},
-		Spec: istio.VirtualService{
-			Hosts: []string{r.Spec.Host}, Gateways: []string{meshGateway},
-			Http: []*istio.HTTPRoute{{Name: createdRoute, Route: []*istio.HTTPRouteDestination{{Destination: destination}}}},
-		},
-	})
+		Spec:       istio.VirtualService{Hosts: []string{r.Spec.Host}, Gateways: []string{meshGateway}},
+	}
+	destination := &istio.Destination{Host: r.Spec.Host, Port: r.Spec.Port}
+	switch drivenList(r) {
+	case tcpList:
+		vs.Spec.Tcp = []*istio.TCPRoute{madeTCP(r, destination)}
+	case tlsList:
+		vs.Spec.Hosts = spellings(r.Spec.Host, r.Namespace)
+		vs.Spec.Tls = []*istio.TLSRoute{madeTLS(r, vs.Spec.Hosts, destination)}
+	default:
+		vs.Spec.Http = []*istio.HTTPRoute{{Name: createdRoute, Route: []*istio.HTTPRouteDestination{{Destination: destination}}}}
+	}
+	return created(vs)
 }
 
 // renderRoutes puts the driven routes of a VirtualService, which it may change, and the copies before them, into their state.
 func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
-	list := withoutCopies(routesOf(vs), r.Name)
+	driven := drivenList(r)
+	if driven != httpList {
+		// Copies stand among the HTTP routes only; those of a fault that goes on are put back after this.
+		if rest := withoutCopies(routesOf(vs), r.Name); len(rest) < len(routesOf(vs)) {
+			setRoutes(vs, rest)
+		}
+	}
+	list := withoutCopies(driven.of(vs), r.Name)
 	var gone []string
 	asked, made := map[string]bool{}, map[string]bool{}
 	for i, managed := range routes {
@@ -90,7 +105,7 @@ func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unst
 		plain := plainRoute(r, managed, clone(route))
 		renderRoute(r, managed, route)
 		followFaults(r, list[:at], route)
-		inserts, problem := ownCopies(r, i, plain, asked)
+		inserts, problem := ownCopies(r, i, plain, asked) // none but for HTTP: nothing else has matches
 		if problem != nil {
 			return nil, problem
 		}
@@ -100,7 +115,7 @@ func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unst
 		}
 		list = insertCopies(list, at, inserts)
 	}
-	setRoutes(vs, list)
+	driven.set(vs, list)
 	if len(gone) > 0 {
 		problem := &Problem{v1.ReasonRouteNotFound, fmt.Sprintf(
 			"VirtualService %s has no route %s any more: bring it back", vs.GetName(), strings.Join(gone, ", "))}
@@ -118,25 +133,11 @@ func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unst
 	return vs, nil
 }
 
-// routesOf are the HTTP routes, with whatever else stands among them.
-func routesOf(vs *unstructured.Unstructured) []any {
-	list, _ := specOf(vs)["http"].([]any)
-	return list
-}
-
 func indexOfRoute(list []any, key string) int {
 	return slices.IndexFunc(list, func(entry any) bool {
 		route, ok := entry.(object)
 		return ok && routeKey(route) == key
 	})
-}
-
-// setRoutes replaces the HTTP routes; where there were none and are none, nothing is written.
-func setRoutes(vs *unstructured.Unstructured, list []any) {
-	spec := specOf(vs)
-	if _, given := spec["http"]; given || len(list) > 0 {
-		spec["http"] = list
-	}
 }
 
 // followFaults gives the fault copies that other Rollouts had inserted right before a route that route's new destinations: they
@@ -189,7 +190,9 @@ func renderRoute(r *v1.Rollout, managed v1.ManagedRoute, route object) {
 		stable["weight"], canary["weight"] = int64(100-traffic.Weight), int64(traffic.Weight)
 		route["route"] = []any{stable, canary}
 	}
-	renderMirrors(r, managed, route, base)
+	if drivenList(r) == httpList {
+		renderMirrors(r, managed, route, base)
+	}
 }
 
 // plainRoute is the route as it is outside of runs: what copies are made of.

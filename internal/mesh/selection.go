@@ -185,10 +185,11 @@ func (s *surveyor) checkCreation(exists func(string) bool) {
 	if exists(name) {
 		s.conflict("VirtualService %s is there already, for another host: give spec.virtualServices another name", name)
 	}
+	made := s.list.routes(createdVirtualService(s.rollout, name))[0]
 	for i := range selectors {
-		if selectors[i].Name != createdRoute {
+		if !picks(&selectors[i], candidate{route: made, own: 1}) {
 			s.misses("there is no VirtualService %s, and the one that Sluice would make has the route %s only, none of %s: create it, or leave out routes",
-				name, createdRoute, describe(&selectors[i]))
+				name, routeKey(made), describe(&selectors[i]))
 		}
 	}
 }

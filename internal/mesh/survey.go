@@ -36,7 +36,7 @@ type Surveyed struct {
 // fixed: what the Rollout drives already is no obstacle to it, however its routes split or whether they are gone at the moment,
 // but a second object for the host is.
 func Survey(r *v1.Rollout, virtualServices, destinationRules []*unstructured.Unstructured) Surveyed {
-	s := surveyor{rollout: r, host: HostKey(r.Spec.Host, r.Namespace), picked: map[*v1.RouteSelector]bool{}}
+	s := surveyor{rollout: r, host: HostKey(r.Spec.Host, r.Namespace), list: drivenList(r), picked: map[*v1.RouteSelector]bool{}}
 	services := byName(virtualServices)
 	for _, vs := range services {
 		s.virtualService(vs)
@@ -52,7 +52,9 @@ type surveyor struct {
 	rollout *v1.Rollout
 	host    string
 	found   Surveyed
-	// routing are the VirtualServices with an HTTP route to the host, to be managed or not.
+	// list is where the Rollout drives routes.
+	list routeList
+	// routing are the VirtualServices with a route of that list to the host, to be managed or not.
 	routing []string
 	// picked are the selectors of spec.virtualServices that picked a route.
 	picked map[*v1.RouteSelector]bool
@@ -83,16 +85,16 @@ func (s *surveyor) drives(name string) bool {
 	return slices.ContainsFunc(s.rollout.Status.VirtualServices, func(vs v1.ManagedVirtualService) bool { return vs.Name == name })
 }
 
-// virtualService notes one VirtualService if any of its HTTP routes goes to the host.
+// virtualService notes one VirtualService if any of its routes that speak the Rollout's protocol goes to the host.
 func (s *surveyor) virtualService(vs *unstructured.Unstructured) {
 	if owner := madeForFault(vs, s.rollout.Spec.Host, s.rollout.Namespace); owner != "" {
 		s.conflict("VirtualService %s was made for the fault of Rollout %s on %s and goes with it: wait until that is over", vs.GetName(), owner, s.rollout.Spec.Host)
 	}
-	selectors, wanted := s.rollout.Spec.Manages(vs.GetName())
+	selectors, wanted := s.rollout.Manages(vs.GetName())
 	routesHere := false
 	seen := map[string]bool{}
 	managed := v1.ManagedVirtualService{Name: vs.GetName()}
-	for _, route := range httpRoutes(vs) {
+	for _, route := range s.list.routes(vs) {
 		if kind, _ := inserted(route); kind != "" {
 			continue
 		}
@@ -110,6 +112,24 @@ func (s *surveyor) virtualService(vs *unstructured.Unstructured) {
 	}
 	if routesHere && wanted {
 		s.found.VirtualServices = append(s.found.VirtualServices, managed)
+	}
+	if wanted {
+		s.skipOtherLists(vs)
+	}
+}
+
+// skipOtherLists notes the routes to the host that speak another protocol than the Rollout.
+func (s *surveyor) skipOtherLists(vs *unstructured.Unstructured) {
+	for _, list := range routeLists {
+		if list == s.list {
+			continue
+		}
+		for _, route := range list.routes(vs) {
+			kind, _ := inserted(route)
+			if own, _ := s.destinations(route); own > 0 && kind == "" {
+				s.skip(candidate{vs: vs.GetName(), key: routeKey(route)}, fmt.Sprintf("stands under %s, protocol %s drives routes under %s", list, s.list.protocol(), s.list))
+			}
+		}
 	}
 }
 
@@ -194,17 +214,20 @@ func pinnedSubsets(r *v1.Rollout, services []*unstructured.Unstructured) []strin
 		if spec == nil {
 			continue
 		}
-		spec["http"] = slices.DeleteFunc(withoutCopies(routesOf(vs), r.Name), func(entry any) bool {
-			return drivesRoute(r.Status.VirtualServices[at], routeKey(asObject(entry)))
+		spec["http"] = withoutCopies(routesOf(vs), r.Name)
+		driven := string(drivenList(r))
+		entries, _ := spec[driven].([]any)
+		spec[driven] = slices.DeleteFunc(slices.Clone(entries), func(entry any) bool {
+			return drivesRoute(r, r.Status.VirtualServices[at], routeKey(asObject(entry)))
 		})
 		rest = append(rest, &unstructured.Unstructured{Object: object{"spec": spec}})
 	}
 	return slices.Sorted(maps.Keys(References(rest, r.Namespace, r.Spec.Host)))
 }
 
-func drivesRoute(vs v1.ManagedVirtualService, key string) bool {
+func drivesRoute(r *v1.Rollout, vs v1.ManagedVirtualService, key string) bool {
 	if vs.Created {
-		return key == createdRoute
+		return key == createdKey(r)
 	}
 	return slices.ContainsFunc(vs.Routes, func(route v1.ManagedRoute) bool { return route.Key == key })
 }
@@ -220,8 +243,8 @@ func References(virtualServices []*unstructured.Unstructured, namespace, host st
 	}
 	for _, vs := range virtualServices {
 		spec := child(vs.Object, "spec")
-		for _, kind := range []string{"http", "tcp", "tls"} {
-			for _, route := range objects(spec[kind]) {
+		for _, kind := range routeLists {
+			for _, route := range objects(spec[string(kind)]) {
 				for _, list := range []string{"route", "mirrors"} {
 					for _, d := range objects(route[list]) {
 						note(child(d, "destination"))

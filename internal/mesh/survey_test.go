@@ -98,6 +98,10 @@ spec:
 			services: `
 metadata: {name: raw, namespace: bookinfo}
 spec: {hosts: [reviews.example.com], tcp: [{route: [{destination: {host: reviews}}]}], tls: [{route: [{destination: {host: reviews}}]}]}`,
+			want: Surveyed{SkippedRoutes: []string{
+				"raw/#74234e98: stands under tcp, protocol HTTP drives routes under http",
+				"raw/#74234e98: stands under tls, protocol HTTP drives routes under http",
+			}},
 		},
 		"a VirtualService that another Rollout's fault brought": {
 			services: strings.NewReplacer("name: reviews,", "name: page-fault-reviews,", "http: [", "http: [{name: sluice-fault-page-0, route: [{destination: {host: reviews}}]}, ").Replace(plainReviews),

@@ -71,7 +71,7 @@ func (w *walk) end(subset string) {
 	if problem != nil {
 		w.t.Fatalf("%+v", problem)
 	}
-	if diff := cmp.Diff(withSubset(w.found, w.managed, subset).Object, got.Object); diff != "" {
+	if diff := cmp.Diff(withSubset(drivenList(r), w.found, w.managed, subset).Object, got.Object); diff != "" {
 		w.t.Fatalf("after the run (-want +got):\n%s", diff)
 	}
 	if again, problem := VirtualService(r, w.managed, got); problem != nil || !cmp.Equal(again, got) {
@@ -81,10 +81,10 @@ func (w *walk) end(subset string) {
 }
 
 // withSubset is what was found, with the driven routes at a subset, each with the one destination that it has at rest.
-func withSubset(found *unstructured.Unstructured, managed v1.ManagedVirtualService, subset string) *unstructured.Unstructured {
+func withSubset(list routeList, found *unstructured.Unstructured, managed v1.ManagedVirtualService, subset string) *unstructured.Unstructured {
 	want := found.DeepCopy()
 	for _, m := range managed.Routes {
-		route := asObject(routesOf(want)[indexOfRoute(routesOf(want), m.Key)])
+		route := asObject(list.of(want)[indexOfRoute(list.of(want), m.Key)])
 		first := objects(route["route"])[0]
 		if m.Weighted {
 			first["weight"] = int64(100)
@@ -101,30 +101,30 @@ func checkStep(t failer, r *v1.Rollout, managed v1.ManagedVirtualService, found,
 	if again, problem := VirtualService(r, managed, got); problem != nil || !cmp.Equal(again, got) {
 		t.Fatalf("rendering twice changes something: %+v\n%s", problem, cmp.Diff(got, again))
 	}
-	kept := got.DeepCopy()
-	rest := withoutInserted(kept)
+	kept, list := got.DeepCopy(), drivenList(r)
+	rest := withoutInserted(list.of(kept))
 	want := found.DeepCopy()
 	for _, m := range managed.Routes {
 		at := indexOfRoute(rest, m.Key)
-		if at != indexOfRoute(routesOf(found), m.Key) {
+		if at != indexOfRoute(list.of(found), m.Key) {
 			t.Fatalf("route %s moved to %d", m.Key, at)
 		}
 		checkSplit(t, r, asObject(rest[at]))
-		checkCopies(t, r, routesOf(got), m.Key)
+		checkCopies(t, r, list.of(got), m.Key)
 		for _, field := range append([]string{"route", "mirrors"}, mirrorFields...) {
 			delete(asObject(rest[at]), field)
-			delete(asObject(routesOf(want)[at]), field)
+			delete(asObject(list.of(want)[at]), field)
 		}
 	}
-	specOf(kept)["http"] = rest
+	specOf(kept)[string(list)] = rest
 	if diff := cmp.Diff(want.Object, kept.Object); diff != "" {
 		t.Fatalf("what is not ours changed (-found +rendered):\n%s", diff)
 	}
 }
 
-func withoutInserted(vs *unstructured.Unstructured) []any {
+func withoutInserted(entries []any) []any {
 	var rest []any
-	for _, entry := range routesOf(vs) {
+	for _, entry := range entries {
 		if kind, _ := inserted(asObject(entry)); kind == "" {
 			rest = append(rest, entry)
 		}
