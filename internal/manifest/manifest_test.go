@@ -1,0 +1,118 @@
+package manifest_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice.dev/sluice/internal/manifest"
+)
+
+const two = `# a comment
+apiVersion: v1
+kind: Service
+metadata: {name: a}
+--- # the second
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Service
+  metadata:
+    name: b
+    labels: {"app.kubernetes.io/name": b}
+  spec:
+    ports:
+    - {port: 80}
+    - port: 81
+---
+# nothing
+`
+
+func TestPositions(t *testing.T) {
+	objects, err := manifest.Read("x.yaml", []byte(two))
+	if err != nil || len(objects) != 2 {
+		t.Fatalf("%d objects, error %v; want 2", len(objects), err)
+	}
+	for _, c := range []struct {
+		object     int
+		path, want string
+	}{
+		{0, "", "x.yaml:2:1"},
+		{0, "metadata.name", "x.yaml:4:12"},
+		{0, "spec.selector", "x.yaml:2:1"},
+		{1, "", "x.yaml:9:3"},
+		{1, "spec.ports[0].port", "x.yaml:16:8"},
+		{1, "spec.ports[1]", "x.yaml:17:7"},
+		{1, "spec.ports[1].port", "x.yaml:17:7"},
+		{1, "spec.ports[2].port", "x.yaml:15:5"},
+		{1, `metadata.labels["app.kubernetes.io/name"]`, "x.yaml:13:14"},
+	} {
+		if got := objects[c.object].At(c.path).String(); got != c.want {
+			t.Errorf("%s of %s stands at %s, want %s", c.path, objects[c.object].Ref(), got, c.want)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"syntax":         {"a: 1\n---\nb: [\n", "x.yaml:3:1: did not find"},
+		"duplicate key":  {"kind: A\n---\napiVersion: v1\nkind: A\nkind: B\n", `x.yaml:5:1: key "kind" already set`},
+		"no object":      {"- 1\n", "x.yaml:1:1: this is no object"},
+		"no kind":        {"apiVersion: v1\n", "x.yaml:1:1: this is no Kubernetes object"},
+		"one of several": {"apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\nfoo: 1\n", "x.yaml:4:1: this is no Kubernetes object"},
+	} {
+		_, err := manifest.Read("x.yaml", []byte(c.text))
+		var file *manifest.FileError
+		if !errors.As(err, &file) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	object := func(name string) []byte {
+		return []byte("apiVersion: v1\nkind: Service\nmetadata: {name: " + name + "}\n")
+	}
+	for file, content := range map[string][]byte{
+		"a.yaml": object("a"), "b.json": []byte(`{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "b"}}`),
+		"README.md": []byte("no manifest"), "below/c.yml": object("c"),
+	} {
+		path := filepath.Join(dir, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		names     []string
+		recursive bool
+		want      string
+	}{
+		{[]string{dir}, false, "a b"},
+		{[]string{dir}, true, "a b c"},
+		{[]string{filepath.Join(dir, "below", "c.yml"), "-"}, false, "c stream"},
+	} {
+		objects, err := manifest.Load(c.names, c.recursive, strings.NewReader(string(object("stream"))))
+		var names []string
+		for _, o := range objects {
+			names = append(names, o.GetName())
+		}
+		if diff := cmp.Diff(c.want, strings.Join(names, " ")); diff != "" || err != nil {
+			t.Errorf("%v recursive=%v: error %v (-want +got):\n%s", c.names, c.recursive, err, diff)
+		}
+	}
+	if _, err := manifest.Load([]string{filepath.Join(dir, "none.yaml")}, false, nil); err == nil || !strings.Contains(err.Error(), "none.yaml: no such file") {
+		t.Errorf("error %v, want one that names the missing file", err)
+	}
+	if _, err := manifest.Load([]string{t.TempDir()}, false, nil); err == nil || !strings.Contains(err.Error(), "no .yaml, .yml or .json file") {
+		t.Errorf("error %v, want one that says that the folder is empty", err)
+	}
+}
