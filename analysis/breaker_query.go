@@ -33,12 +33,35 @@ const (
 const (
 	// Envoy's own, in Istio's Prometheus form; proxies expose them where proxyStatsMatcher includes them.
 	envoyOverflows = "envoy_cluster_upstream_rq_pending_overflow"
+	// envoyRefused counts connections that found no place. Of HTTP it tells nothing: requests wait, or share one.
+	envoyRefused   = "envoy_cluster_upstream_cx_overflow"
 	envoyEjections = "envoy_cluster_outlier_detection_ejections_active"
 
 	flagOverflow   = "UO"
 	flagNoEndpoint = "UH"
 	flagRetryLimit = "URX"
 )
+
+// What Istio tells of connections that are not HTTP. One that is lost is closed at once; flags are known when it is.
+const (
+	connectionsOpened = "istio_tcp_connections_opened_total"
+	connectionsClosed = "istio_tcp_connections_closed_total"
+)
+
+// sources are the metrics that tell of a host's traffic.
+type sources struct {
+	// lost has the response flags, seen is there as soon as there is any traffic, and overflows is Envoy's own.
+	lost, seen, overflows string
+	// versions: lost tells the version or workload of an overflow. A connection is refused before Envoy picks an endpoint.
+	versions bool
+}
+
+func sourcesOf(w pipeline.BreakerWatch) sources {
+	if w.Protocol == v1.ProtocolTCP || w.Protocol == v1.ProtocolTLS {
+		return sources{lost: connectionsClosed, seen: connectionsOpened, overflows: envoyRefused}
+	}
+	return sources{lost: requests, seen: requests, overflows: envoyOverflows, versions: true}
+}
 
 const (
 	// lookAgo is how long before a window a counter's last value is looked for.
@@ -95,7 +118,7 @@ func (l lookup) reach() time.Duration {
 // parts are the queries by part.
 func (l lookup) parts() map[string]string {
 	parts := map[string]string{}
-	own, byHost := l.own(), l.host()
+	own, byHost, from := l.own(), l.host(), sourcesOf(l.watch)
 	host, watches := hostMatchers(l.watch), func(s v1.BreakerSignal) bool { return slices.Contains(l.watch.Signals, s) }
 	var flags []string
 	for signal, flag := range map[v1.BreakerSignal]string{v1.SignalOverflow: flagOverflow, v1.SignalRetryLimit: flagRetryLimit} {
@@ -105,11 +128,11 @@ func (l lookup) parts() map[string]string {
 	}
 	if len(flags) > 0 {
 		slices.Sort(flags)
-		lost := fmt.Sprintf("%s{%s,%s}", requests, host, flagMatcher(flags...))
+		lost := fmt.Sprintf("%s{%s,%s}", from.lost, host, flagMatcher(flags...))
 		parts[partRequests] = "sum by (response_flags, destination_version, destination_workload) (" + l.grown(lost, own) + ")"
 	}
 	if watches(v1.SignalOverflow) {
-		parts[partOverflow] = "sum(" + l.grown(envoyOverflows+"{"+clusterMatcher(l.watch)+"}", own) + ")"
+		parts[partOverflow] = "sum(" + l.grown(from.overflows+"{"+clusterMatcher(l.watch)+"}", own) + ")"
 	}
 	if watches(v1.SignalEjection) {
 		parts[partEjection] = "sum(" + l.risen(envoyEjections+"{"+clusterMatcher(l.watch)+"}", own) + ")"
@@ -119,13 +142,13 @@ func (l lookup) parts() map[string]string {
 				envoyEjections, otherClusters(l.watch), promDuration(byHost.window))
 		}
 	}
-	parts[partSeen] = "group(" + requests + "{" + host + "})"
+	parts[partSeen] = "group(" + from.seen + "{" + host + "})"
 	return parts
 }
 
 // lost counts the requests to the host that found no endpoint.
 func (l lookup) lost(s stretch) string {
-	return "sum(" + l.grown(requests+"{"+hostMatchers(l.watch)+","+flagMatcher(flagNoEndpoint)+"}", s) + ")"
+	return "sum(" + l.grown(sourcesOf(l.watch).lost+"{"+hostMatchers(l.watch)+","+flagMatcher(flagNoEndpoint)+"}", s) + ")"
 }
 
 // lostBefore counts, at the start of the run, the requests that found no endpoint in the window before it.

@@ -42,6 +42,8 @@ type BreakerWatch struct {
 	Host, Namespace string
 	Canary          GateTarget
 	Subset          string
+	// Protocol of the routes: which of the mesh's metrics tell of them.
+	Protocol v1.Protocol
 }
 
 // BreakerState is what the analysis has seen of a breaker.
@@ -87,6 +89,7 @@ func (d *draft) breakerWatch(plan []stage) *BreakerWatch {
 		Signals: d.breakerSignals(), Scope: v1.BreakerCanary, Window: durationOr(spec.Window, defaultBreakerWindow),
 		MaxTrips: int(valueOr(spec.MaxTrips, 0)), Since: run.StartedAt.Time, RunStart: run.StartedAt.Time,
 		Host: d.rollout.Spec.Host, Namespace: d.rollout.Namespace, Canary: d.breakerTarget(), Subset: d.canarySubset(),
+		Protocol: d.rollout.Spec.Protocol,
 	}
 	if len(w.Signals) == 0 {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	istio "istio.io/api/networking/v1alpha3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "sluice.dev/sluice/api/v1"
 )
@@ -236,6 +237,21 @@ func TestWhenTheBreakerIsOn(t *testing.T) {
 				t.Errorf("watches %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// What is watched of TCP are connections, and there is no gate unless the spec gives one: nothing counts errors there.
+func TestWatchOfTCP(t *testing.T) {
+	w := guarded(t).edit(func(s *v1.RolloutSpec) {
+		s.Protocol, s.Gates = v1.ProtocolTCP, nil
+		s.Steps = []v1.Step{{Name: "fifth", Weight: new(int32(20)), Hold: &metav1.Duration{Duration: time.Minute}}}
+	})
+	w.ask("v3").untilStep("fifth")
+	if b := w.breaker(); b == nil || b.Protocol != v1.ProtocolTCP {
+		t.Errorf("watches %+v, want connections", b)
+	}
+	if watch := w.last.Watch; len(watch.Gates) > 0 {
+		t.Errorf("gates %+v without any in the spec", watch.Gates)
 	}
 }
 

@@ -230,3 +230,25 @@ func TestBlindWithoutMetrics(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Of TCP, Istio's metrics name no version for a connection that is refused; Envoy's of the canary's cluster do.
+func TestRefusedConnections(t *testing.T) {
+	t.Parallel()
+	service := newService("tcp")
+	series.show(istioSeries("istio_tcp_connections_opened_total", service), growing(100))
+	refused := istioSeries("istio_tcp_connections_closed_total", service, "response_flags", "UO", "destination_version", "unknown", "destination_workload", "unknown")
+	const overflows = "envoy_cluster_upstream_cx_overflow"
+	counter, stable := shown(cluster(overflows, service, "v3"), 5), shown(cluster(overflows, service, "v1"), 5)
+	anybodys := shown(refused, 100)
+	awaitPast(t, refused)
+	awaitPast(t, cluster(overflows, service, "v3"))
+	known := guard(t, service, func(w *pipeline.BreakerWatch) { w.Protocol = v1.ProtocolTCP })
+	stable.Add(10)
+	anybodys.Add(10)
+	quiet(t, known)
+	counter.Add(4)
+	anybodys.Add(4)
+	if trip := awaitTrip(t, known, v1.SignalOverflow); trip.Count != 4 || !strings.Contains(trip.Query, overflows) {
+		t.Errorf("%+v, want 4 by Envoy", trip)
+	}
+}
