@@ -33,7 +33,8 @@ type discovery struct {
 	seen      map[string]bool // resource types that were answered
 	clusters  map[string]*cluster
 	endpoints map[string]*endpointv3.ClusterLoadAssignment
-	listeners []listener
+	listeners []*listener
+	names     nameTable
 	inline    []*routeTable
 	routes    map[string]*routeTable
 
@@ -110,6 +111,8 @@ func (d *discovery) accept(response *discoveryv3.DiscoveryResponse) error {
 		err = d.acceptListeners(response)
 	case resource.RouteType:
 		err = d.acceptRoutes(response)
+	case nameTableType:
+		err = d.acceptNames(response)
 	}
 	if err == nil {
 		d.seen[response.GetTypeUrl()] = true
@@ -183,16 +186,28 @@ func (d *discovery) acceptListeners(response *discoveryv3.DiscoveryResponse) err
 	if err != nil {
 		return err
 	}
-	var listeners []listener
+	var listeners []*listener
 	var inline []*routeTable
 	for _, spec := range specs {
-		found, tables, err := readListener(spec)
+		l, tables, err := readListener(spec)
 		if err != nil {
 			return err
 		}
-		listeners, inline = append(listeners, found...), append(inline, tables...)
+		listeners, inline = append(listeners, l), append(inline, tables...)
 	}
 	d.listeners, d.inline = listeners, inline
+	return nil
+}
+
+// acceptNames takes over the table of names; no table is no change.
+func (d *discovery) acceptNames(response *discoveryv3.DiscoveryResponse) error {
+	for _, any := range response.GetResources() {
+		names, err := readNameTable(any.GetValue())
+		if err != nil {
+			return err
+		}
+		d.names = names
+	}
 	return nil
 }
 
@@ -240,16 +255,16 @@ func (d *discovery) subscribe() error {
 			endpoints = append(endpoints, name)
 		}
 	}
-	for _, l := range d.listeners {
-		if !slices.ContainsFunc(d.inline, func(t *routeTable) bool { return t.name == l.config }) {
-			routes = append(routes, l.config)
+	for _, config := range d.configs() {
+		if !slices.ContainsFunc(d.inline, func(t *routeTable) bool { return t.name == config }) {
+			routes = append(routes, config)
 		}
 	}
 	maps.DeleteFunc(d.routes, func(name string, _ *routeTable) bool { return !slices.Contains(routes, name) })
 	for _, want := range []struct {
 		kind  string
 		names []string
-	}{{resource.ClusterType, nil}, {resource.EndpointType, endpoints}, {resource.ListenerType, nil}, {resource.RouteType, routes}} {
+	}{{resource.ClusterType, nil}, {resource.EndpointType, endpoints}, {nameTableType, nil}, {resource.ListenerType, nil}, {resource.RouteType, routes}} {
 		if err := d.subscribeTo(want.kind, want.names); err != nil {
 			return err
 		}
@@ -257,11 +272,24 @@ func (d *discovery) subscribe() error {
 	return nil
 }
 
+// configs names the route configurations that listeners serve by.
+func (d *discovery) configs() []string {
+	var names []string
+	for _, l := range d.listeners {
+		for _, c := range l.all() {
+			if c.config != "" {
+				names = append(names, c.config)
+			}
+		}
+	}
+	return names
+}
+
 func (d *discovery) subscribeTo(kind string, names []string) error {
 	slices.Sort(names)
 	names = slices.Compact(names)
 	last := d.subscribed[kind]
-	all := kind == resource.ClusterType || kind == resource.ListenerType
+	all := kind == resource.ClusterType || kind == resource.ListenerType || kind == nameTableType
 	if !all && len(names) == 0 && last == nil {
 		return nil // an empty list would mean all
 	}
@@ -286,7 +314,7 @@ func (d *discovery) send(request *discoveryv3.DiscoveryRequest) error {
 // publishSnapshot makes what is there the configuration to serve by. A cluster
 // without endpoints is still warming and not part of it.
 func (d *discovery) publishSnapshot() {
-	s := &snapshot{listeners: d.listeners, routes: maps.Clone(d.routes), clusters: map[string]*cluster{}}
+	s := &snapshot{listeners: d.listeners, names: d.names, routes: maps.Clone(d.routes), clusters: map[string]*cluster{}}
 	whole := d.seen[resource.ClusterType] && d.seen[resource.ListenerType]
 	for _, t := range d.inline {
 		s.routes[t.name] = t
@@ -298,8 +326,8 @@ func (d *discovery) publishSnapshot() {
 		}
 		s.clusters[name] = c
 	}
-	for _, l := range d.listeners {
-		whole = whole && s.routes[l.config] != nil
+	for _, config := range d.configs() {
+		whole = whole && s.routes[config] != nil
 	}
 	d.publish(s)
 	if whole {

@@ -52,7 +52,8 @@ type mesh struct {
 	client  *sidecar.Proxy
 	http    *http.Client
 	apps    map[string]*app // by version
-	extra   []types.Resource
+	extra   []types.Resource // clusters
+	more    []types.Resource // listeners
 }
 
 // app answers with its version, or as told.
@@ -220,6 +221,7 @@ virtualHosts:
 		resources[resource.EndpointType] = append(resources[resource.EndpointType], m.endpoints(name, version, addresses...))
 	}
 	resources[resource.ClusterType] = append(resources[resource.ClusterType], m.extra...)
+	resources[resource.ListenerType] = append(resources[resource.ListenerType], m.more...)
 	snapshot, err := cache.NewSnapshot(strconv.Itoa(m.version), resources)
 	if err != nil {
 		m.t.Fatal(err)
@@ -340,13 +342,18 @@ func hasLabels(s *dto.Metric, want []string) bool {
 // counts a request after its answer was sent.
 func (m *mesh) reported(p *sidecar.Proxy, n float64, labels ...string) {
 	m.t.Helper()
+	m.counted(p, "istio_requests_total", n, labels...)
+}
+
+func (m *mesh) counted(p *sidecar.Proxy, metric string, n float64, labels ...string) {
+	m.t.Helper()
 	got := 0.0
 	deadline := time.Now().Add(5 * time.Second)
 	for time.Now().Before(deadline) {
-		if got = m.series(p, "istio_requests_total", labels...); got == n {
+		if got = m.series(p, metric, labels...); got == n {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	m.t.Errorf("istio_requests_total{%s} = %v, want %v", strings.Join(labels, ","), got, n)
+	m.t.Errorf("%s{%s} = %v, want %v", metric, strings.Join(labels, ","), got, n)
 }

@@ -74,24 +74,32 @@ func newExchange(reporter string, r *http.Request) *exchange {
 
 func (e *exchange) flag(flags ...string) { e.flags = append(e.flags, flags...) }
 
-func (e *exchange) flagText() string {
-	if len(e.flags) == 0 {
+// joinFlags gives flags as Envoy's access log does.
+func joinFlags(flags []string) string {
+	if len(flags) == 0 {
 		return "-"
 	}
-	sort.Slice(e.flags, func(i, j int) bool { return flagOrder[e.flags[i]] < flagOrder[e.flags[j]] })
-	return strings.Join(e.flags, ",")
+	sort.Slice(flags, func(i, j int) bool { return flagOrder[flags[i]] < flagOrder[flags[j]] })
+	return strings.Join(flags, ",")
 }
 
 func (e *exchange) labels() []string {
-	security := unknown
-	if e.reporter == reporterDestination {
-		security = "none" // all traffic here is plain text
-	}
 	values := append([]string{e.reporter}, e.source.labels()...)
 	values = append(values, e.destination.labels()...)
-	return append(values,
-		orUnknown(e.service.Host), orUnknown(firstOf(e.service.Name, e.service.Host)), orUnknown(e.service.Namespace),
-		e.protocol, strconv.Itoa(e.code), e.grpcStatus, e.flagText(), security)
+	values = append(values, e.service.labels()...)
+	return append(values, e.protocol, strconv.Itoa(e.code), e.grpcStatus, joinFlags(e.flags), securityPolicy(e.reporter))
+}
+
+// securityPolicy: the source does not know it, and all traffic here is plain text.
+func securityPolicy(reporter string) string {
+	if reporter == reporterDestination {
+		return "none"
+	}
+	return unknown
+}
+
+func (s service) labels() []string {
+	return []string{orUnknown(s.Host), orUnknown(firstOf(s.Name, s.Host)), orUnknown(s.Namespace)}
 }
 
 func (p peer) labels() []string {
@@ -111,6 +119,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	streamMetrics
 }
 
 func newMetrics() *metrics {
@@ -124,6 +133,7 @@ func newMetrics() *metrics {
 		}, standardLabels),
 	}
 	m.registry.MustRegister(m.requests, m.duration)
+	m.streamMetrics = newStreamMetrics(m.registry)
 	return m
 }
 

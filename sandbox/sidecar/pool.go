@@ -28,6 +28,7 @@ type pool struct {
 	open     uint64 // established connections
 	pending  uint64
 	served   uint64
+	streams  uint64 // TCP connections
 	overflow uint64
 	queue    []chan bool // waiting requests, first come first served; true hands over an idle connection
 }

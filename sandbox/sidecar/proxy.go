@@ -3,7 +3,6 @@ package sidecar
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -49,13 +48,30 @@ type Options struct {
 	Application string
 	// PortNames are the names that Services may use as targetPort for it.
 	PortNames []string
+	// AppPorts are the ports of the application that are known by number. The
+	// sidecar listens for each at that number of its own address, or at a free one
+	// where that is taken.
+	AppPorts []AppPort
 	// Ports are the gateway ports that a Router listens for, each on a free port of
 	// its own address.
 	Ports []uint32
+	// Resolve gives the address on this machine, host:port, that stands for a port
+	// of a host outside the mesh. Nil knows none.
+	Resolve func(host string, port uint32) (address string, ok bool)
 	// EnvoyStats adds Envoy's own cluster statistics to the metrics.
 	EnvoyStats bool
 	// Log may be nil.
 	Log *slog.Logger
+}
+
+// AppPort is a container's port.
+type AppPort struct {
+	// Name is how a Service's targetPort may call it; "" for a port without name.
+	Name string
+	// Number is the containerPort.
+	Number uint32
+	// Application is the host:port behind it.
+	Application string
 }
 
 // Proxy is a running proxy.
@@ -67,6 +83,7 @@ type Proxy struct {
 	inboundPort int
 	metrics     *metrics
 	transport   *http.Transport
+	transport2  *http.Transport // HTTP/2 without TLS
 	snapshot    atomic.Pointer[snapshot]
 	ready       chan struct{}
 
@@ -74,6 +91,9 @@ type Proxy struct {
 	stop       context.CancelFunc
 	background sync.WaitGroup
 	servers    []*http.Server
+	listeners  []net.Listener
+	handover   handover
+	ports      []inboundPort
 	addresses  map[string]string // by listener: inbound, outbound, metrics, or a gateway port
 }
 
@@ -93,9 +113,10 @@ func Start(ctx context.Context, o Options) (*Proxy, error) {
 		metrics:   newMetrics(),
 		ready:     make(chan struct{}),
 		addresses: map[string]string{},
-		transport: &http.Transport{DialContext: dialLoopback, DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute},
 	}
+	p.transport, p.transport2 = p.newTransport(false), p.newTransport(true)
 	p.encoded = p.self.encode()
+	workloads.Store(o.Address, p.self)
 	p.snapshot.Store(&snapshot{})
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if o.EnvoyStats {
@@ -133,8 +154,8 @@ func (p *Proxy) node() (*corev3.Node, error) {
 	}
 	// With the ports istiod makes inbound clusters before it has seen the pod's entry.
 	ports := []podPort{}
-	for _, name := range o.PortNames {
-		ports = append(ports, podPort{Name: name, ContainerPort: p.inboundPort, Protocol: "TCP"})
+	for _, port := range p.ports {
+		ports = append(ports, podPort{Name: port.name, ContainerPort: int(port.number), Protocol: "TCP"})
 	}
 	podPorts, err := json.Marshal(ports)
 	if err != nil {
@@ -151,54 +172,84 @@ func (p *Proxy) node() (*corev3.Node, error) {
 	return &corev3.Node{Id: p.nodeID, Cluster: firstOf(o.Labels["app"], o.Workload), Metadata: metadata}, nil
 }
 
-func (p *Proxy) listen(ctx context.Context) error {
-	handlers := map[string]http.Handler{"metrics": promhttp.HandlerFor(p.metrics.registry, promhttp.HandlerOpts{})}
-	if p.options.Kind == Sidecar {
-		handlers["outbound"] = http.HandlerFunc(p.serveOutbound)
+func (p *Proxy) newTransport(http2 bool) *http.Transport {
+	t := &http.Transport{DialContext: p.dialHTTP, DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute}
+	if http2 {
+		t.Protocols = &http.Protocols{}
+		t.Protocols.SetUnencryptedHTTP2(true)
 	}
-	if p.options.Application != "" {
-		handlers["inbound"] = http.HandlerFunc(p.serveInbound)
+	return t
+}
+
+func (p *Proxy) listen(ctx context.Context) error {
+	p.startHTTP()
+	onHTTP := func(handler http.Handler) func(net.Conn) {
+		return func(c net.Conn) { p.serveHTTPOn(c, handler) }
+	}
+	if _, err := p.acceptOn(ctx, "metrics", 0, onHTTP(promhttp.HandlerFor(p.metrics.registry, promhttp.HandlerOpts{}))); err != nil {
+		return err
+	}
+	if p.options.Kind == Sidecar {
+		if _, err := p.acceptOn(ctx, "outbound", 0, onHTTP(http.HandlerFunc(p.serveOutbound))); err != nil {
+			return err
+		}
 	}
 	for _, port := range p.options.Ports {
-		handlers[gatewayListener(port)] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serveGateway(w, r, port) })
+		if _, err := p.acceptOn(ctx, gatewayListener(port), 0, func(c net.Conn) { p.dispatchGateway(c, port) }); err != nil {
+			return err
+		}
 	}
-	for name, handler := range handlers {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(p.options.Address, "0"))
+	return p.listenInbound(ctx)
+}
+
+// listenInbound opens the ports that lead to the application.
+func (p *Proxy) listenInbound(ctx context.Context) error {
+	if p.options.Application != "" {
+		port, err := p.openInbound(ctx, "inbound", 0, p.options.Application)
 		if err != nil {
-			return fmt.Errorf("%s listener of pod %s/%s: %w", name, p.options.Namespace, p.options.Pod, err)
+			return err
 		}
-		p.addresses[name] = l.Addr().String()
-		if name == "inbound" {
-			p.inboundPort = l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener has a TCP address
+		p.inboundPort = port
+		for _, name := range p.options.PortNames {
+			p.ports = append(p.ports, inboundPort{name, uint32(port), p.options.Application})
 		}
-		server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-		p.servers = append(p.servers, server)
-		p.background.Go(func() {
-			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				p.options.Log.Warn("listener ended", "listener", name, "proxy", p.nodeID, "error", err)
+	}
+	for _, app := range p.options.AppPorts {
+		name := fmt.Sprintf("inbound %d", app.Number)
+		port, err := p.openInbound(ctx, name, app.Number, app.Application)
+		if err != nil { // a Service that names its targetPort still gets there
+			p.options.Log.Warn("port is taken; a Service whose targetPort is the number will not reach the pod", "port", app.Number, "pod", p.options.Pod, "error", err)
+			if port, err = p.openInbound(ctx, name, 0, app.Application); err != nil {
+				return err
 			}
-		})
+		}
+		p.ports = append(p.ports, inboundPort{app.Name, uint32(port), app.Application})
 	}
 	return nil
 }
 
-func gatewayListener(port uint32) string { return "gateway " + strconv.Itoa(int(port)) }
-
-// serveOutbound is the plain HTTP proxy that the application sends through,
-// since no iptables redirect it here.
-func (p *Proxy) serveOutbound(w http.ResponseWriter, r *http.Request) {
-	p.serve(w, r, p.snapshot.Load().configFor(r.Host))
+func (p *Proxy) openInbound(ctx context.Context, name string, port uint32, application string) (int, error) {
+	var to inboundPort
+	opened := make(chan struct{})
+	number, err := p.acceptOn(ctx, name, port, func(c net.Conn) {
+		<-opened
+		p.dispatchInbound(c, to)
+	})
+	to = inboundPort{name, uint32(number), application}
+	close(opened)
+	return number, err
 }
 
-// serveGateway serves a gateway's port by the routes of that port's listener.
-func (p *Proxy) serveGateway(w http.ResponseWriter, r *http.Request, port uint32) {
-	for _, l := range p.snapshot.Load().listeners {
-		if l.port == port {
-			p.serve(w, r, l.config)
-			return
-		}
+func gatewayListener(port uint32) string { return "gateway " + strconv.Itoa(int(port)) }
+
+// serveOutbound is the HTTP proxy that the application sends through, since no
+// iptables redirect it here.
+func (p *Proxy) serveOutbound(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodConnect {
+		p.serveConnect(w, r)
+		return
 	}
-	http.Error(w, fmt.Sprintf("no Gateway has opened port %d yet", port), http.StatusNotFound)
+	p.serve(w, r, p.snapshot.Load().configFor(r.Host))
 }
 
 // Inbound is the host:port at which other proxies reach the application.
@@ -206,6 +257,18 @@ func (p *Proxy) Inbound() string { return p.addresses["inbound"] }
 
 // InboundPort is the port of Inbound.
 func (p *Proxy) InboundPort() int { return p.inboundPort }
+
+// NamedPorts gives the ports that are listened on by the names of the
+// application's ports, as a WorkloadEntry has to list them.
+func (p *Proxy) NamedPorts() map[string]uint32 {
+	named := map[string]uint32{}
+	for _, port := range p.ports {
+		if port.name != "" {
+			named[port.name] = port.number
+		}
+	}
+	return named
+}
 
 // Metrics is the host:port that serves /metrics.
 func (p *Proxy) Metrics() string { return p.addresses["metrics"] }
@@ -240,9 +303,14 @@ func (p *Proxy) WaitReady(ctx context.Context) error {
 // Close ends the proxy and its connections at once.
 func (p *Proxy) Close() {
 	p.stop()
+	workloads.Delete(p.options.Address)
+	for _, l := range p.listeners {
+		_ = l.Close()
+	}
 	for _, s := range p.servers {
 		_ = s.Close()
 	}
 	p.background.Wait()
 	p.transport.CloseIdleConnections()
+	p.transport2.CloseIdleConnections()
 }

@@ -302,15 +302,13 @@ func (s *retryState) next(ctx context.Context) bool {
 	return pause(ctx, wait)
 }
 
-// dialLoopback refuses to leave the machine, whatever discovery says.
-func dialLoopback(ctx context.Context, network, address string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(address)
+// dialHTTP connects to an upstream, and refuses to leave the machine whatever
+// discovery says.
+func (p *Proxy) dialHTTP(ctx context.Context, network, address string) (net.Conn, error) {
+	found, err := p.resolve(address)
 	if err != nil {
 		return nil, err
 	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, &net.AddrError{Err: "not a loopback address", Addr: address}
-	}
 	dialer := net.Dialer{Timeout: 10 * time.Second}
-	return dialer.DialContext(ctx, network, address)
+	return dialer.DialContext(ctx, network, found)
 }
