@@ -69,6 +69,10 @@ bench: servers ## Speed and cost against a real API server, as a table and .sand
 	go -C sandbox build -o ../bin/bench ./cmd/bench
 	bin/bench -n "$(N)" -rows "$(ROWS)"
 
+.PHONY: capabilities
+capabilities: servers ## Run the examples in the sandbox and write docs/capabilities.md from what was seen.
+	cd sandbox && SLUICE_CAPABILITIES=update go test -count=1 -timeout 20m ./capabilities
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## golangci-lint, which checks the format too, in every module.
 	@failed=""; for module in $(MODULES); do \

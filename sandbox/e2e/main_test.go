@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +12,6 @@ import (
 	"github.com/go-logr/logr"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"sluice.dev/sluice/sandbox/binaries"
 	"sluice.dev/sluice/sandbox/environment"
 	"sluice.dev/sluice/sandbox/session"
 	"sluice.dev/sluice/sandbox/setup"
@@ -36,7 +33,7 @@ func TestMain(m *testing.M) {
 func run(ctx context.Context, m *testing.M) (code int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute) // a first build of the servers takes 10
 	defer cancel()
-	if operator, err = operatorBinary(ctx); err != nil {
+	if operator, err = session.OperatorBinary(ctx); err != nil {
 		return 0, err
 	}
 	if cluster, err = session.StartCluster(ctx, "", os.Stderr); err != nil {
@@ -44,24 +41,6 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	}
 	defer cluster.Stop()
 	return m.Run(), nil
-}
-
-// operatorBinary is the one that SLUICE_OPERATOR names, else one built now.
-func operatorBinary(ctx context.Context) (string, error) {
-	if path := os.Getenv("SLUICE_OPERATOR"); path != "" {
-		return path, nil
-	}
-	root, err := binaries.RepositoryRoot()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("sluice-operator-%d", os.Getpid()))
-	build := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/operator")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the operator: %w: %s", err, out)
-	}
-	return path, nil
 }
 
 // stage is a namespace with bookinfo, and an operator that watches nothing else.

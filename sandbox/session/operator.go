@@ -3,12 +3,33 @@ package session
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
 
+	"sluice.dev/sluice/sandbox/binaries"
 	"sluice.dev/sluice/sandbox/process"
 )
+
+// OperatorBinary is the one that SLUICE_OPERATOR names, else one built now.
+func OperatorBinary(ctx context.Context) (string, error) {
+	if path := os.Getenv("SLUICE_OPERATOR"); path != "" {
+		return path, nil
+	}
+	root, err := binaries.RepositoryRoot()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("sluice-operator-%d", os.Getpid()))
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/operator")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the operator: %w: %s", err, out)
+	}
+	return path, nil
+}
 
 // OperatorOptions say how an operator runs.
 type OperatorOptions struct {
@@ -22,7 +43,7 @@ type OperatorOptions struct {
 	LeaderElect bool
 	// PropagationDelay, default 1s: the sandbox's istiod pushes within a fraction of that.
 	PropagationDelay time.Duration
-	// ProbeAllow is the host:port that probes may ask.
+	// ProbeAllow is the host:port that probes may ask; * for any.
 	ProbeAllow string
 	// Args are added at the end.
 	Args []string

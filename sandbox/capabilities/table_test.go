@@ -1,0 +1,141 @@
+package capabilities
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sluice.dev/sluice/sandbox/binaries"
+)
+
+func TestTable(t *testing.T) {
+	t.Parallel()
+	old := []Result{{Number: 5, Example: "05-weights", Test: "Test05Weights", Verdict: Fail}, {Number: 2, Example: "02-all", Test: "Test02B", Verdict: Pass}}
+	results := Merge(old, []Result{
+		{Number: 5, Example: "05-weights", Test: "Test05Weights", Verdict: Pass},
+		{Number: 2, Example: "02-all", Test: "Test02A", Verdict: PassConfiguration},
+	})
+	rows := strings.Split(strings.TrimPrefix(Table(results), heading), "\n")
+	want := map[int]string{
+		0: "| 1 | Subsets per version |  |  | not yet |",
+		1: "| 2 | All traffic to one version | [02-all](../examples/02-all) | `Test02A`, `Test02B` | pass (configuration) |",
+		4: "| 5 | Weight shifts: 50/50, 90/10, 75/25, then all | [05-weights](../examples/05-weights) | `Test05Weights` | pass |",
+	}
+	for at, line := range want {
+		if diff := cmp.Diff(line, rows[at]); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+var tableRow = regexp.MustCompile("(?m)^\\| (\\d+) \\| [^|]+ \\| ([^|]*) \\| ([^|]*) \\| ([^|]+) \\|$")
+
+// TestPage: docs/capabilities.md has each capability once, and names examples and tests that are there, and no failure.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	root, err := binaries.RepositoryRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(root, "docs", "capabilities.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := tableRow.FindAllStringSubmatch(string(page), -1)
+	if len(rows) != len(Catalogue) {
+		t.Fatalf("docs/capabilities.md has %d rows, want one for each of the %d capabilities", len(rows), len(Catalogue))
+	}
+	tests := testsHere(t)
+	for i, row := range rows {
+		if want := strconv.Itoa(Catalogue[i].Number); row[1] != want {
+			t.Errorf("row %d is about capability %s, want %s", i+1, row[1], want)
+		}
+		for _, example := range regexp.MustCompile(`\[([^\]]+)\]`).FindAllStringSubmatch(row[2], -1) {
+			if _, err := os.Stat(filepath.Join(root, "examples", example[1])); err != nil {
+				t.Errorf("capability %s: %v", row[1], err)
+			}
+		}
+		for _, test := range regexp.MustCompile("`([^`/]+)[^`]*`").FindAllStringSubmatch(row[3], -1) {
+			if !tests[test[1]] {
+				t.Errorf("capability %s: there is no test %s", row[1], test[1])
+			}
+		}
+		if Verdict(row[4]) == Fail {
+			t.Errorf("capability %s: the verdict is %s", row[1], row[4])
+		}
+	}
+}
+
+// testsHere are the names of this package's tests.
+func testsHere(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declaration := range parsed.Decls {
+			if f, is := declaration.(*ast.FuncDecl); is && strings.HasPrefix(f.Name.Name, "Test") {
+				names[f.Name.Name] = true
+			}
+		}
+	}
+	return names
+}
+
+// maxReadme is how many lines a README of an example may have.
+const maxReadme = 15
+
+// TestExamples: each folder with a number is a capability's, has manifests and a short README, and a test runs it.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	root, err := binaries.RepositoryRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folders, err := filepath.Glob(filepath.Join(root, "examples", "[0-9]*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[int]bool{}
+	tests := slices.Collect(maps.Keys(testsHere(t)))
+	for _, folder := range folders {
+		name := filepath.Base(folder)
+		number, err := NumberOf(name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		shown[number] = true
+		readme, err := os.ReadFile(filepath.Join(folder, "README.md"))
+		if err != nil {
+			t.Error(err)
+		}
+		if lines := strings.Count(string(readme), "\n"); lines > maxReadme {
+			t.Errorf("examples/%s/README.md has %d lines, want at most %d", name, lines, maxReadme)
+		}
+		if !slices.ContainsFunc(tests, func(test string) bool { return strings.HasPrefix(test, "Test"+name[:2]) }) {
+			t.Errorf("examples/%s: no test of this package is called Test%s…", name, name[:2])
+		}
+	}
+	for _, c := range Catalogue {
+		if !shown[c.Number] {
+			t.Logf("capability %d, %s, has no example yet", c.Number, c.Name)
+		}
+	}
+}
