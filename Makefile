@@ -97,8 +97,9 @@ vuln: $(GOVULNCHECK) ## Known vulnerabilities in the code that we call; asks the
 ##@ Build it
 
 .PHONY: build
-build: deps ## bin/operator and bin/sandbox.
+build: deps ## bin/operator, bin/kubectl-sluice and bin/sandbox.
 	go build -o bin/operator ./cmd/operator
+	go build -o bin/kubectl-sluice ./cmd/kubectl-sluice
 	go -C sandbox build -o ../bin/sandbox ./cmd/sandbox
 
 .PHONY: generate

@@ -196,7 +196,7 @@ func (w *world) stage() *Stage {
 		return nil
 	}
 	status := &rollout.Status
-	next := Stage{Name: stageBefore}
+	next := Stage{Name: stageBefore, Traffic: status.Stable + " serves alone"}
 	switch {
 	case status.Step != nil:
 		next = Stage{Name: status.Step.Display, Step: true, Hold: holdOf(rollout, int(status.Step.Index)), Traffic: inWords(status)}

@@ -1,0 +1,184 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/manifest"
+)
+
+// pageSize of lists.
+const pageSize = 500
+
+// liveKinds are what a plan may depend on.
+func liveKinds() []schema.GroupKind {
+	const istio = "networking.istio.io"
+	return []schema.GroupKind{
+		{Group: v1.GroupVersion.Group, Kind: "Rollout"},
+		{Group: istio, Kind: "VirtualService"}, {Group: istio, Kind: "DestinationRule"},
+		{Group: istio, Kind: "ServiceEntry"}, {Group: istio, Kind: "WorkloadEntry"},
+		{Kind: "Service"}, {Kind: "Pod"},
+		{Group: "apps", Kind: "Deployment"}, {Group: "apps", Kind: "StatefulSet"}, {Group: "apps", Kind: "DaemonSet"},
+	}
+}
+
+// cluster reads a cluster through the user's own rights.
+type cluster struct {
+	client    dynamic.Interface
+	mapper    meta.RESTMapper
+	namespace string
+}
+
+func (t *tool) cluster() (*cluster, error) {
+	config, err := t.config.ToRESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	mapper, err := t.config.ToRESTMapper()
+	if err != nil {
+		return nil, err
+	}
+	namespace, _, err := t.config.ToRawKubeConfigLoader().Namespace()
+	return &cluster{client, mapper, namespace}, err
+}
+
+// resource is where objects of a kind are; nil when the cluster does not know the kind.
+func (c *cluster) resource(kind schema.GroupKind, namespace string, versions ...string) (dynamic.ResourceInterface, error) {
+	mapping, err := c.mapper.RESTMapping(kind, versions...)
+	if meta.IsNoMatchError(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for kind %s: %w", kind, err)
+	}
+	resource := c.client.Resource(mapping.Resource)
+	if mapping.Scope.Name() != meta.RESTScopeNameNamespace {
+		return resource, nil
+	}
+	return resource.Namespace(namespace), nil
+}
+
+// list reads all of a namespace that a plan may depend on. A kind that the cluster does not know, or the user may not read, has
+// no objects.
+func (c *cluster) list(ctx context.Context, namespace string) ([]manifest.Object, error) {
+	var objects []manifest.Object
+	for _, kind := range liveKinds() {
+		resource, err := c.resource(kind, namespace)
+		if err != nil {
+			return nil, err
+		}
+		if resource == nil {
+			continue
+		}
+		options := metav1.ListOptions{Limit: pageSize}
+		for {
+			list, err := resource.List(ctx, options)
+			if err != nil {
+				return nil, fmt.Errorf("reading %ss of namespace %s: %w", kind.Kind, namespace, err)
+			}
+			for i := range list.Items {
+				objects = append(objects, fromCluster(&list.Items[i]))
+			}
+			if options.Continue = list.GetContinue(); options.Continue == "" {
+				break
+			}
+		}
+	}
+	return objects, nil
+}
+
+// get reads one object like another one, nil when there is none.
+func (c *cluster) get(ctx context.Context, like *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	gvk := like.GroupVersionKind()
+	resource, err := c.resource(gvk.GroupKind(), like.GetNamespace(), gvk.Version)
+	if err != nil || resource == nil {
+		return nil, err
+	}
+	found, err := resource.Get(ctx, like.GetName(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s %s: %w", gvk.Kind, like.GetName(), err)
+	}
+	return found, nil
+}
+
+func fromCluster(object *unstructured.Unstructured) manifest.Object {
+	object.SetManagedFields(nil)
+	return manifest.Object{Unstructured: object}
+}
+
+// withLive adds what the cluster has and the files do not name. A Rollout of the files goes on from its live status.
+func (t *tool) withLive(ctx context.Context, given, rollouts []manifest.Object) (objects, planned []manifest.Object, err error) {
+	c, err := t.cluster()
+	if err != nil {
+		return nil, nil, err
+	}
+	objects = given
+	named := map[string]manifest.Object{}
+	for _, o := range given {
+		named[identity(o)] = o
+	}
+	read := map[string]bool{}
+	for _, r := range rollouts {
+		if read[r.GetNamespace()] {
+			continue
+		}
+		read[r.GetNamespace()] = true
+		live, err := c.list(ctx, r.GetNamespace())
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, found := range live {
+			own, ok := named[identity(found)]
+			if !ok {
+				objects = append(objects, found)
+				continue
+			}
+			adopt(own, found)
+		}
+	}
+	return objects, rollouts, nil
+}
+
+// adopt gives an object of a file what only the cluster knows of it.
+func adopt(own, live manifest.Object) {
+	if status, ok := live.Object["status"]; ok {
+		own.Object["status"] = status
+	}
+	own.SetUID(live.GetUID())
+	own.SetCreationTimestamp(live.GetCreationTimestamp())
+	own.SetGeneration(live.GetGeneration() + 1)
+}
+
+func identity(o manifest.Object) string {
+	return o.GroupVersionKind().Group + "/" + o.GetKind() + "/" + o.GetNamespace() + "/" + o.GetName()
+}
+
+// liveRollout reads a Rollout with its namespace.
+func (t *tool) liveRollout(ctx context.Context, name string) (objects, rollouts []manifest.Object, err error) {
+	c, err := t.cluster()
+	if err != nil {
+		return nil, nil, err
+	}
+	if objects, err = c.list(ctx, c.namespace); err != nil {
+		return nil, nil, err
+	}
+	if rollouts, err = rolloutsOf(objects, name); err != nil {
+		return nil, nil, fmt.Errorf("namespace %s: %w", c.namespace, err)
+	}
+	return objects, rollouts, nil
+}

@@ -1,0 +1,1 @@
+plan -f ../../examples/adopt --from v1 --to v2

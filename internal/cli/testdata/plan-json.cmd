@@ -1,0 +1,1 @@
+plan -f testdata/shop -o json --from v1

@@ -1,0 +1,1 @@
+plan -f ../../examples/reviews/mesh.yaml

@@ -1,0 +1,1 @@
+plan -f ../../examples/reviews --from v1 --to v3 -n bookinfo
