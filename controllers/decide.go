@@ -48,6 +48,10 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 	if err != nil {
 		return pipeline.Input{}, err
 	}
+	mirrors, err := c.mirrorTargets(ctx, c.rollout)
+	if err != nil {
+		return pipeline.Input{}, err
+	}
 	in := pipeline.Input{
 		Config: c.Config, Rollout: c.rollout, Now: now,
 		Versions: versions, Serving: serving, Unready: c.sight.unready(), HostProblem: c.sight.hostProblem(c.rollout),
@@ -55,7 +59,7 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 			VirtualServices: surveyed.VirtualServices, DestinationRule: surveyed.DestinationRule,
 			Subsets: surveyed.Subsets, SkippedRoutes: surveyed.SkippedRoutes, SplitRoutes: surveyed.SplitRoutes,
 			PinnedSubsets: surveyed.PinnedSubsets,
-			SurveyProblem: fromMesh(surveyed.Problem), WriteProblem: c.plan.problem, Faults: faults,
+			SurveyProblem: fromMesh(surveyed.Problem), WriteProblem: c.plan.problem, Faults: faults, Mirrors: mirrors,
 		},
 		Samples: c.Analyst.Samples(c.key), Probe: c.Analyst.Probe(c.key), Breaker: c.Analyst.Breaker(c.key),
 	}
@@ -140,7 +144,7 @@ func carrierName(status *v1.RolloutStatus) string {
 // moved away.
 func (c *convergence) saveMirrors() {
 	status := &c.decision.Status
-	if status.Traffic == nil || status.Traffic.Mirror == nil {
+	if status.Traffic == nil || status.Traffic.Mirror == nil || status.Traffic.Mirror.Apart() {
 		return
 	}
 	for i, managed := range status.VirtualServices {

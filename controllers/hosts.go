@@ -91,12 +91,34 @@ func (r *RolloutReconciler) faultTarget(ctx context.Context, rollout *v1.Rollout
 	}
 	carrier, problem := mesh.SurveyFault(rollout, host, s.virtualServices)
 	target := pipeline.FaultTarget{VirtualService: carrier, Problem: fromMesh(problem)}
-	if managed := drivenNames(kindVirtualService, &v1.RolloutStatus{VirtualServices: rollout.Status.VirtualServices}); slices.Contains(managed, carrier.Name) {
-		target.Problem = &pipeline.Problem{Reason: v1.ReasonHostConflict, Message: fmt.Sprintf(
-			"VirtualService %s routes to fault host %s and to %s: a fault there does not work yet, give each host a VirtualService of its own", carrier.Name, host, rollout.Spec.Host)}
-	}
 	target.Busy = r.faultHolder(rollout, s, carrier.Name)
 	return target, nil
+}
+
+// mirrorHosts are the hosts that the steps mirror to instead of the canary.
+func mirrorHosts(rollout *v1.Rollout) []string {
+	var hosts []string
+	own := mesh.HostKey(rollout.Spec.Host, rollout.Namespace)
+	for i := range rollout.Spec.Steps {
+		m := rollout.Spec.Steps[i].Mirror
+		if m != nil && m.Host != "" && mesh.HostKey(m.Host, rollout.Namespace) != own && !slices.Contains(hosts, m.Host) {
+			hosts = append(hosts, m.Host)
+		}
+	}
+	return hosts
+}
+
+// mirrorTargets tells of each of them why it can not be mirrored to; nil: it can.
+func (r *RolloutReconciler) mirrorTargets(ctx context.Context, rollout *v1.Rollout) (map[string]*pipeline.Problem, error) {
+	targets := map[string]*pipeline.Problem{}
+	for _, host := range mirrorHosts(rollout) {
+		problem, err := r.checkHost(ctx, "mirror.host", host, rollout.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		targets[host] = problem
+	}
+	return targets, nil
 }
 
 // ownFaultHolder names another Rollout whose fault stands on a VirtualService that this one drives.

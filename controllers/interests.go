@@ -51,6 +51,12 @@ func (in *interests) note(rollout *v1.Rollout, selectors []labels.Selector) {
 			i.tokens = append(i.tokens, serviceToken(name))
 		}
 	}
+	for _, host := range mirrorHosts(rollout) { // to be there is all that is asked of them
+		i.tokens = append(i.tokens, hostToken(mesh.HostKey(host, rollout.Namespace)))
+		if name, _, ok := mesh.ServiceOf(host, rollout.Namespace); ok {
+			i.tokens = append(i.tokens, serviceToken(name))
+		}
+	}
 	for _, v := range rollout.Spec.Versions {
 		if v.Workload != nil {
 			i.tokens = append(i.tokens, workloadToken(v.Workload.Name))

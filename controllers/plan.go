@@ -256,16 +256,26 @@ func (p *planner) render(name string, found *unstructured.Unstructured) (*unstru
 		}
 	}
 	if carrierName(status) == name {
-		return p.renderFault(p.rollout, status.FaultVirtualService, want)
+		rendered, problem := p.renderFault(p.rollout, status.FaultVirtualService, want)
+		if problem != nil && managed >= 0 && found != nil {
+			// The step comes whole or not at all, and what an earlier one left goes.
+			rendered, _ = p.renderFault(withoutFault(p.rollout), status.FaultVirtualService, found)
+		}
+		return rendered, problem
 	}
 	if managed < 0 {
 		// A step before, or a crash, left our copy on a VirtualService that status names no more.
-		without := p.rollout.DeepCopy()
-		without.Status.Traffic.Fault = nil
 		carrier := &v1.ManagedVirtualService{Name: name, Created: found != nil && mesh.MadeForFaultOf(p.rollout.Name, found)}
-		return p.renderFault(without, carrier, want)
+		return p.renderFault(withoutFault(p.rollout), carrier, want)
 	}
 	return want, nil
+}
+
+// withoutFault is a Rollout with its traffic but for the fault.
+func withoutFault(rollout *v1.Rollout) *v1.Rollout {
+	without := rollout.DeepCopy()
+	without.Status.Traffic.Fault = nil
+	return without
 }
 
 // renderFault does not complain of a VirtualService that vanished together with the fault that was to be taken from it.

@@ -51,6 +51,7 @@ const (
 	ReasonInvalidQuery           = "InvalidQuery"
 	ReasonInvalidSpec            = "InvalidSpec"
 	ReasonMatchConflict          = "MatchConflict"
+	ReasonUnscopedFault          = "UnscopedFault"
 	ReasonMixedRoute             = "MixedRoute"
 	ReasonHostConflict           = "HostConflict"
 	ReasonForeignHost            = "ForeignHost"

@@ -63,22 +63,26 @@ type Step struct {
 	Hold *metav1.Duration `json:"hold,omitempty"`
 }
 
-// Mirror copies traffic to the canary.
+// Mirror copies traffic to the canary, or elsewhere.
 type Mirror struct {
 	// Percentage of requests, an integer from 1 to 100, default 100.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
 	Percentage *int32 `json:"percentage,omitempty"`
-	// Host to mirror elsewhere.
+	// Host to mirror to instead of the canary: a Service or ServiceEntry of the namespace. Unless it is the canary's own, the
+	// canary gets nothing then, and its built-in gates have nothing to judge.
 	// +optional
-	// +sluice:later
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be a host, short (audit) or full (audit.bookinfo.svc.cluster.local)"
 	Host string `json:"host,omitempty"`
 	// Match narrows what is mirrored, say to GET.
 	// +optional
-	// +sluice:later
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
+	// +sluice:conditions
 	Match HTTPMatches `json:"match,omitempty"`
 }
 
@@ -91,9 +95,19 @@ const (
 	FaultTrafficUnchanged FaultTraffic = "Unchanged"
 )
 
+// FaultScope tells which requests get a fault.
+type FaultScope string
+
+// The values of fault.scope.
+const (
+	FaultScopeMatched  FaultScope = "Matched"
+	FaultScopeEveryone FaultScope = "Everyone"
+)
+
 // Fault is a fault-injection test.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.match)",message="a fault needs match: the requests that get it"
+// +kubebuilder:validation:XValidation:rule="has(self.match) || (has(self.scope) && self.scope == 'Everyone')",message="a fault needs match: the requests that get it; or scope Everyone"
+// +kubebuilder:validation:XValidation:rule="!has(self.scope) || self.scope != 'Everyone' || (!has(self.match) && has(self.traffic) && self.traffic == 'Unchanged')",message="scope Everyone goes with traffic Unchanged and without match"
 // +kubebuilder:validation:XValidation:rule="has(self.delay) || has(self.abort)",message="a fault needs delay or abort"
 type Fault struct {
 	// Host whose route gets the fault; default: the Rollout's own host.
@@ -102,15 +116,14 @@ type Fault struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be a host, short (reviews) or full (reviews.bookinfo.svc.cluster.local)"
 	Host string `json:"host,omitempty"`
-	// Scope: Matched (default) or Everyone, which does not work yet.
+	// Scope: Matched (default) or Everyone, which the operator has to allow by --allow-unscoped-faults.
 	// +optional
 	// +kubebuilder:validation:Enum=Matched;Everyone
-	// +kubebuilder:validation:XValidation:rule="self == 'Matched'",message="Everyone does not work yet: Matched is the only scope so far"
-	Scope string `json:"scope,omitempty"`
-	// Traffic: Canary (default: the matched users get the canary) or Unchanged, which does not work yet.
+	Scope FaultScope `json:"scope,omitempty"`
+	// Traffic: Canary (default: the matched users get the canary, and on another host only its calls get the fault) or
+	// Unchanged (all requests go where they go without the fault).
 	// +optional
 	// +kubebuilder:validation:Enum=Canary;Unchanged
-	// +kubebuilder:validation:XValidation:rule="self == 'Canary'",message="Unchanged does not work yet: Canary is the only traffic so far"
 	Traffic FaultTraffic `json:"traffic,omitempty"`
 	// Match selects the requests that get the fault.
 	// +optional
@@ -119,12 +132,13 @@ type Fault struct {
 	// +listType=atomic
 	// +sluice:conditions
 	Match HTTPMatches `json:"match,omitempty"`
-	// Delay is Istio's HTTPFaultInjection.Delay.
+	// Delay is Istio's HTTPFaultInjection.Delay. Without percentage (or the deprecated percent) Istio delays nothing.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.percent) || (self.percent >= 0 && self.percent <= 100)",message="percent must be from 0 to 100"
 	// +kubebuilder:validation:XValidation:rule="has(self.fixedDelay)",message="delay needs fixedDelay, such as 7s"
 	// +kubebuilder:validation:XValidation:rule="!has(self.percentage) || !has(self.percentage.value) || (self.percentage.value >= 0.0 && self.percentage.value <= 100.0)",message="percentage.value must be from 0 to 100"
 	Delay *istio.HTTPFaultInjection_Delay `json:"delay,omitempty"`
-	// Abort is Istio's HTTPFaultInjection.Abort.
+	// Abort is Istio's HTTPFaultInjection.Abort. Without percentage Istio aborts nothing.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="has(self.httpStatus) || has(self.grpcStatus)",message="abort needs httpStatus, such as 503, or grpcStatus, such as UNAVAILABLE"
 	// +kubebuilder:validation:XValidation:rule="!has(self.httpStatus) || (self.httpStatus >= 200 && self.httpStatus <= 599)",message="httpStatus must be from 200 to 599"

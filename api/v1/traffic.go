@@ -39,12 +39,30 @@ type Target struct {
 type MirrorTraffic struct {
 	// Percentage of requests, 1 to 100.
 	Percentage int32 `json:"percentage"`
+	// Host that gets the copies instead of the canary; empty: the canary does.
+	// +optional
+	Host string `json:"host,omitempty"`
+	// Match narrows what is mirrored; empty: all that the managed routes get.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Match HTTPMatches `json:"match,omitempty"`
 }
+
+// Apart tells whether the mirror stands on copies of the managed routes, which leaves the routes' own mirrors alone.
+func (m *MirrorTraffic) Apart() bool { return m.Host != "" || len(m.Match) > 0 }
 
 // FaultInjection is an applied fault. Host is empty for the Rollout's own host, where the matched requests also go to the
 // canary; on another host only requests from the canary's pods (sourceLabels: the canary's labels) get the fault, and the
-// traffic's Match sends the matched requests to the canary on the own host.
+// traffic's Match sends the matched requests to the canary on the own host. With Traffic Unchanged neither holds: all requests go
+// where they would without the fault, whoever sends them.
 type FaultInjection struct {
+	// Scope Everyone: all requests get the fault, and Match is empty; else it is empty.
+	// +optional
+	Scope FaultScope `json:"scope,omitempty"`
+	// Traffic Unchanged, or empty for Canary.
+	// +optional
+	Traffic FaultTraffic `json:"traffic,omitempty"`
 	// +optional
 	Host string `json:"host,omitempty"`
 	// +optional
@@ -110,10 +128,10 @@ func (t Traffic) AllStable() Traffic {
 
 // Exposed tells whether users, or copies of their requests, reach the canary.
 func (t Traffic) Exposed() bool {
-	return t.ExposedToUsers() || (t.Canary != nil && t.Mirror != nil)
+	return t.ExposedToUsers() || (t.Canary != nil && t.Mirror != nil && t.Mirror.Host == "")
 }
 
 // ExposedToUsers tells whether answers of the canary reach users: exposed outside a mirror.
 func (t Traffic) ExposedToUsers() bool {
-	return t.Canary != nil && (t.Weight > 0 || len(t.Match) > 0 || t.Fault != nil)
+	return t.Canary != nil && (t.Weight > 0 || len(t.Match) > 0 || (t.Fault != nil && t.Fault.Traffic != FaultTrafficUnchanged))
 }

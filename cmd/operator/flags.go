@@ -22,6 +22,7 @@ type flags struct {
 
 	propagationDelay time.Duration
 	settle           time.Duration
+	unscopedFaults   bool
 
 	prometheusURL        string
 	prometheusHTTPConfig string
@@ -72,6 +73,7 @@ func parseFlags(args []string, out io.Writer) (*flags, error) {
 	set.IntVar(&f.burst, "kube-api-burst", 1000, "most requests to the API server in a burst, with --kube-api-qps")
 	set.DurationVar(&f.propagationDelay, "propagation-delay", 2*time.Second, "time that the mesh is given to obey a write")
 	set.DurationVar(&f.settle, "settle", time.Second, "time after which Prometheus has scraped what happened")
+	set.BoolVar(&f.unscopedFaults, "allow-unscoped-faults", false, "allow faults of scope Everyone, which every request to their host gets")
 	set.StringVar(&f.prometheusURL, "prometheus-url", "", "`URL` of Prometheus; without it every gate waits for evidence")
 	set.StringVar(&f.prometheusHTTPConfig, "prometheus-http-config", "", "`file` with authorization and TLS for Prometheus, in Prometheus' own form of http_config")
 	set.Var(&f.probeAllow, "probe-allow", "`host[:port]` that probes may ask, *.suffix for its subdomains; repeatable; default: none")

@@ -128,7 +128,7 @@ func addRollouts(mgr manager.Manager, f *flags, doubts *controllers.Doubts, logg
 	reconciler = controllers.NewRolloutReconciler(controllers.Dependencies{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: clock.RealClock{},
 		Analyst: analyst, Events: recorder,
-		Config:  pipeline.Config{PropagationDelay: f.propagationDelay, Settle: f.settle},
+		Config:  pipeline.Config{PropagationDelay: f.propagationDelay, Settle: f.settle, UnscopedFaults: f.unscopedFaults},
 		Metrics: controllers.NewMetrics(metrics.Registry),
 	})
 	options := controllers.Options{

@@ -13,46 +13,132 @@ import (
 
 // The kinds of inserted copies, in the order in which they stand before their route.
 const (
-	kindFault = "fault"
-	kindMatch = "match"
+	kindFault  = "fault"
+	kindMatch  = "match"
+	kindMirror = "mirror"
 )
 
 func copyName(kind, rollout string, i int) string {
 	return fmt.Sprintf("sluice-%s-%s-%d", kind, rollout, i)
 }
 
-// ownCopies are the copies that stand before the i-th driven route: first the fault's, then the match's, both to the canary
-// alone. A copy that no request can reach is left out; asked notes the kinds that the traffic asks for.
-func ownCopies(r *v1.Rollout, i int, plain object, asked map[string]bool) (copies []any, problem *Problem) {
-	traffic := r.Status.Traffic
-	if traffic.Canary == nil || drivenList(r) != httpList {
+// copier makes the copies that stand before one of several driven routes.
+type copier struct {
+	rollout *v1.Rollout
+	managed v1.ManagedRoute
+	// place of the route among the driven ones, of which there are so many.
+	place, of int
+	// route as the traffic wants it, and plain as it is outside of runs.
+	route, plain object
+	// asked notes the kinds that the traffic asks for.
+	asked map[string]bool
+}
+
+// ownCopies are the copies that stand before a driven route: those of a fault, then the match's and the mirror's. One that no
+// request can reach is left out. With a fault that leaves the traffic as it is, each of the others has a copy with the fault, and
+// so has the route.
+func (c *copier) ownCopies() (copies []any, problem *Problem) {
+	traffic := c.rollout.Status.Traffic
+	if traffic.Canary == nil || drivenList(c.rollout) != httpList {
 		return nil, nil
 	}
-	add := func(kind string, match v1.HTTPMatches, fault *istio.HTTPFaultInjection) {
-		if len(match) == 0 || problem != nil {
-			return
-		}
-		asked[kind] = true
-		both, conflict := andMatches(rawMatches(match), objects(plain["match"]), r.Namespace)
-		if conflict != "" {
-			problem = matchConflict(routeKey(plain), conflict)
-			return
-		}
-		if len(both) == 0 {
-			return
-		}
-		c := copyOf(plain, copyName(kind, r.Name, i), both)
-		c["route"] = []any{toSubset(baseDestination(r, plain), traffic.Canary.Subset)}
-		if fault != nil {
-			c["fault"] = toRaw(fault)
-		}
-		copies = append(copies, c)
+	fault := traffic.Fault
+	if fault != nil && (fault.Host != "" || (len(fault.Match) == 0 && fault.Scope != v1.FaultScopeEveryone)) {
+		fault = nil
 	}
-	if f := traffic.Fault; f != nil && f.Host == "" {
-		add(kindFault, f.Match, &istio.HTTPFaultInjection{Delay: f.Delay, Abort: f.Abort})
+	var faults []any
+	if fault != nil && fault.Traffic != v1.FaultTrafficUnchanged {
+		toCanary, problem := c.insert(kindFault, fault.Match, c.toCanary())
+		if problem != nil {
+			return nil, problem
+		}
+		faults = withFault(fault, toCanary)
 	}
-	add(kindMatch, traffic.Match, nil)
-	return copies, problem
+	if len(traffic.Match) > 0 {
+		if copies, problem = c.insert(kindMatch, traffic.Match, c.toCanary()); problem != nil {
+			return nil, problem
+		}
+	}
+	if m := traffic.Mirror; m != nil && m.Apart() {
+		mirrors, problem := c.insert(kindMirror, m.Match, c.mirroring())
+		if problem != nil {
+			return nil, problem
+		}
+		copies = append(copies, mirrors...)
+	}
+	if fault != nil && fault.Traffic == v1.FaultTrafficUnchanged {
+		if faults, problem = c.unchanged(fault, copies); problem != nil {
+			return nil, problem
+		}
+	}
+	return append(faults, copies...), nil
+}
+
+// insert gives a base, a form of the route, a copy's name and the AND of a match and the route's; none when no request can meet
+// both. No match: all that the route gets.
+func (c *copier) insert(kind string, match v1.HTTPMatches, base object) ([]any, *Problem) {
+	c.asked[kind] = true
+	return c.narrowed(copyName(kind, c.rollout.Name, c.place), match, base)
+}
+
+func (c *copier) narrowed(name string, match v1.HTTPMatches, base object) ([]any, *Problem) {
+	if len(match) == 0 {
+		return []any{copyOf(base, name, nil)}, nil
+	}
+	both, conflict := andMatches(rawMatches(match), objects(base["match"]), c.rollout.Namespace)
+	switch {
+	case conflict != "":
+		return nil, matchConflict(routeKey(c.plain), conflict)
+	case len(both) == 0:
+		return nil, nil
+	}
+	return []any{copyOf(base, name, both)}, nil
+}
+
+// unchanged are the copies of a fault that leaves the traffic as it is: of each other copy, and then of the route itself.
+func (c *copier) unchanged(fault *v1.FaultInjection, others []any) (faults []any, problem *Problem) {
+	c.asked[kindFault] = true
+	for i, base := range append(slices.Clone(others), c.route) {
+		place := c.place // of the route's own; those of its copies are told apart from all routes'
+		if i < len(others) {
+			place += (i + 1) * c.of
+		}
+		made, problem := c.narrowed(copyName(kindFault, c.rollout.Name, place), fault.Match, asObject(base))
+		if problem != nil {
+			return nil, problem
+		}
+		faults = append(faults, withFault(fault, made)...)
+	}
+	return faults, nil
+}
+
+// toCanary is the route with the canary alone.
+func (c *copier) toCanary() object {
+	to := clone(c.plain)
+	to["route"] = []any{toSubset(baseDestination(c.rollout, c.plain), c.rollout.Status.Traffic.Canary.Subset)}
+	return to
+}
+
+// mirroring is the route with the step's mirror beside those that it has.
+func (c *copier) mirroring() object {
+	to := clone(c.route)
+	mirrors, _ := to["mirrors"].([]any)
+	if single, given := to["mirror"]; given {
+		mirrors = append(mirrors, object{"destination": single, "percentage": object{"value": singlePercentage(to)}})
+	}
+	for _, field := range mirrorFields {
+		delete(to, field)
+	}
+	to["mirrors"] = append(mirrors, stepMirror(c.rollout, c.managed, baseDestination(c.rollout, c.plain)))
+	return to
+}
+
+// withFault gives copies, which it may change, a fault in place of what the route has of its own.
+func withFault(fault *v1.FaultInjection, copies []any) []any {
+	for _, c := range copies {
+		asObject(c)["fault"] = toRaw(&istio.HTTPFaultInjection{Delay: fault.Delay, Abort: fault.Abort})
+	}
+	return copies
 }
 
 func matchConflict(key, conflict string) *Problem {
@@ -60,10 +146,13 @@ func matchConflict(key, conflict string) *Problem {
 		"the step's match and that of route %s can not be combined in one HTTPMatchRequest: %s; write the step's match so that it implies the route's", key, conflict)}
 }
 
-// copyOf is a route of another name and match; rewrite, headers, retries, time-outs, CORS and unknown fields are the route's.
+// copyOf is a route of another name and match, nil for the route's; rewrite, headers, retries, time-outs, CORS and unknown fields are the route's.
 func copyOf(route object, name string, match []object) object {
 	c := clone(route)
 	c["name"] = name
+	if match == nil {
+		return c
+	}
 	blocks := make([]any, len(match))
 	for i, m := range match {
 		blocks[i] = m
@@ -109,7 +198,8 @@ func placeOfFault(list []any, at int, rollout string) int {
 }
 
 // FaultVirtualService renders the VirtualService of another host that carries the traffic's fault: copies before each route
-// that goes to that host alone, for requests from the canary's pods. Without a fault in the traffic the copies are gone, and one
+// that goes to that host alone, for requests from the canary's pods unless the fault is everybody's. One that the Rollout drives
+// as well is given as VirtualService renders it. Without a fault in the traffic the copies are gone, and one
 // that was made for the fault is to be deleted: nil. Beside a problem the object is nil, or the found one without an earlier fault.
 func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
 	if r.Status.Traffic == nil {
@@ -128,6 +218,9 @@ func FaultVirtualService(r *v1.Rollout, managed *v1.ManagedVirtualService, found
 	}
 	out := found.DeepCopy()
 	list := withoutCopies(routesOf(out), r.Name)
+	if managedOf(r, managed.Name) != nil {
+		list = withoutFaultCopies(routesOf(out), r.Name)
+	}
 	if wanted {
 		var problem *Problem
 		if list, problem = insertFaults(r, out.GetName(), list); problem != nil {
@@ -155,39 +248,57 @@ func completeFaultCarrier(r *v1.Rollout, name string, found *unstructured.Unstru
 
 // withoutFaults is what was found but for the fault copies of a Rollout; nil where it has none.
 func withoutFaults(rollout string, found *unstructured.Unstructured) *unstructured.Unstructured {
-	ours := func(entry any) bool {
-		kind, owner := inserted(asObject(entry))
-		return kind == kindFault && owner == rollout
-	}
 	out := found.DeepCopy()
-	if !slices.ContainsFunc(routesOf(out), ours) {
+	list := routesOf(out)
+	kept := withoutFaultCopies(list, rollout)
+	if len(kept) == len(list) {
 		return nil
 	}
-	setRoutes(out, slices.DeleteFunc(routesOf(out), ours))
+	setRoutes(out, kept)
 	return out
+}
+
+func withoutFaultCopies(list []any, rollout string) []any {
+	return slices.DeleteFunc(slices.Clone(list), func(entry any) bool {
+		kind, owner := inserted(asObject(entry))
+		return kind == kindFault && owner == rollout
+	})
+}
+
+// faultMatch is what a fault on another host asks of requests: that they come from the canary's pods, unless it leaves the traffic
+// as it is. None: nothing.
+func faultMatch(r *v1.Rollout) []object {
+	fault := r.Status.Traffic.Fault
+	match := rawMatches(fault.Match)
+	if fault.Traffic == v1.FaultTrafficUnchanged {
+		return match
+	}
+	fromCanary := object{"sourceLabels": rawLabels(r.Status.Traffic.Canary.Labels)}
+	both, _ := andMatches(match, []object{fromCanary}, r.Namespace) // labels add up or exclude each other
+	return both
 }
 
 func insertFaults(r *v1.Rollout, name string, list []any) ([]any, *Problem) {
 	fault := r.Status.Traffic.Fault
-	message := &istio.HTTPFaultInjection{Delay: fault.Delay, Abort: fault.Abort}
-	fromCanary := object{"sourceLabels": rawLabels(r.Status.Traffic.Canary.Labels)}
-	match, _ := andMatches(rawMatches(fault.Match), []object{fromCanary}, r.Namespace) // labels add up or exclude each other
+	match := faultMatch(r)
 	count := 0
 	for at := 0; at < len(list); at++ {
 		route, ok := list[at].(object)
 		if kind, _ := inserted(route); !ok || kind != "" || !allTo(route, HostKey(fault.Host, r.Namespace), r.Namespace) {
 			continue
 		}
-		both, conflict := andMatches(match, objects(route["match"]), r.Namespace)
-		if conflict != "" {
-			return nil, matchConflict(routeKey(route), conflict)
+		var both []object
+		if fault.Scope != v1.FaultScopeEveryone {
+			var conflict string
+			if both, conflict = andMatches(match, objects(route["match"]), r.Namespace); conflict != "" {
+				return nil, matchConflict(routeKey(route), conflict)
+			}
+			if len(both) == 0 {
+				continue
+			}
 		}
-		if len(both) == 0 {
-			continue
-		}
-		c := copyOf(route, copyName(kindFault, r.Name, count), both)
-		c["fault"] = toRaw(message)
-		list = slices.Insert(list, placeOfFault(list, at, r.Name), any(c))
+		c := withFault(fault, []any{copyOf(route, copyName(kindFault, r.Name, count), both)})
+		list = slices.Insert(list, placeOfFault(list, at, r.Name), c...)
 		count++
 		at++
 	}
@@ -206,22 +317,30 @@ func allTo(route object, host, namespace string) bool {
 	})
 }
 
-// SurveyFault finds the VirtualService that can carry a fault on another host, or names the one to make.
+// SurveyFault finds the VirtualService that can carry a fault on another host, or names the one to make: the one that binds the
+// host's name for sidecars, where callers meet it, else the one that routes to it.
 func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Unstructured) (v1.ManagedVirtualService, *Problem) {
 	key := HostKey(host, r.Namespace)
 	name := faultCarrierName(r.Name, host, r.Namespace)
-	var found []string
-	made := false
+	var binding, routing []string
+	made, taken := false, false
 	for _, vs := range byName(virtualServices) {
 		made = made || (vs.GetName() == name && isOurs(vs))
-		routes := slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, key, r.Namespace) })
-		binds := slices.Contains(boundHosts(vs, r.Namespace), key)
-		if (binds || routes) && carriesMesh(vs, r.Namespace) {
-			found = append(found, vs.GetName())
+		taken = taken || vs.GetName() == name
+		switch {
+		case !carriesMesh(vs, r.Namespace):
+		case slices.Contains(boundHosts(vs, r.Namespace), key):
+			binding = append(binding, vs.GetName())
+		case slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, key, r.Namespace) }):
+			routing = append(routing, vs.GetName())
 		}
 	}
+	found := binding
+	if len(found) == 0 {
+		found = routing
+	}
 	switch {
-	case len(found) == 0 && slices.ContainsFunc(virtualServices, func(vs *unstructured.Unstructured) bool { return vs.GetName() == name }):
+	case len(found) == 0 && taken:
 		return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, fmt.Sprintf(
 			"VirtualService %s, which would carry the fault on %s, is there already, for another host: rename it", name, host)}
 	case len(found) == 0:

@@ -130,14 +130,30 @@ func genTraffic(t *rapid.T, fault bool) *v1.Traffic {
 	}
 	if rapid.Bool().Draw(t, "mirrors") {
 		traffic.Mirror = &v1.MirrorTraffic{Percentage: rapid.Int32Range(1, 100).Draw(t, "mirror's percentage")}
+		if rapid.IntRange(0, 2).Draw(t, "mirrors elsewhere") == 0 {
+			traffic.Mirror.Host = "reviews-shadow"
+		}
+		if rapid.IntRange(0, 2).Draw(t, "mirrors some") == 0 {
+			traffic.Mirror.Match = typedMatch(t)
+		}
 	}
 	if rapid.Bool().Draw(t, "matches") {
 		traffic.Match = typedMatch(t)
 	}
 	if fault && rapid.Bool().Draw(t, "has a fault") {
-		traffic.Fault = &v1.FaultInjection{Match: typedMatch(t)}
+		traffic.Fault = genFault(t)
 	}
 	return traffic
+}
+
+func genFault(t *rapid.T) *v1.FaultInjection {
+	switch rapid.IntRange(0, 2).Draw(t, "fault's form") {
+	case 0:
+		return &v1.FaultInjection{Match: typedMatch(t)}
+	case 1:
+		return &v1.FaultInjection{Traffic: v1.FaultTrafficUnchanged, Match: typedMatch(t)}
+	}
+	return &v1.FaultInjection{Traffic: v1.FaultTrafficUnchanged, Scope: v1.FaultScopeEveryone}
 }
 
 func typedMatch(t *rapid.T) v1.HTTPMatches {

@@ -83,7 +83,11 @@ func (s scene) render(t *testing.T) []*unstructured.Unstructured {
 	for _, vs := range status.VirtualServices {
 		add(VirtualService(s.rollout, vs, s.object("VirtualService", vs.Name)))
 	}
-	if f := status.FaultVirtualService; f != nil {
+	if f := status.FaultVirtualService; f != nil && managedOf(s.rollout, f.Name) != nil {
+		driven := out[len(out)-1]
+		out = out[:len(out)-1]
+		add(FaultVirtualService(s.rollout, f, driven))
+	} else if f != nil {
 		add(FaultVirtualService(s.rollout, f, s.object("VirtualService", f.Name)))
 	}
 	return out

@@ -174,12 +174,14 @@ func TestAndMatches(t *testing.T) {
 
 // request is what a sidecar or gateway sees, for judging match blocks as istiod and Envoy do.
 type request struct {
-	uri, method string
-	headers     map[string]string
-	port        int64
-	// gateway that receives it, or mesh; labels of the sidecar that sends it.
-	gateway string
-	labels  map[string]string
+	uri, method       string
+	scheme, authority string
+	headers, query    map[string]string
+	port              int64
+	// gateway that receives it, or mesh; labels and namespace of the sidecar that sends it.
+	gateway   string
+	labels    map[string]string
+	namespace string
 }
 
 func (q request) meetsAny(blocks []object) bool {
@@ -197,6 +199,9 @@ func (q request) meets(m object) bool {
 				return false
 			}
 		}
+		if n := text(m, "sourceNamespace"); n != "" && n != q.namespace {
+			return false
+		}
 	}
 	if port, given := number(m["port"]); given && port != q.port {
 		return false
@@ -205,8 +210,16 @@ func (q request) meets(m object) bool {
 	if u := child(m, "uri"); u != nil && !meetsString(u, uri, true, ignore) {
 		return false
 	}
-	if u := child(m, "method"); u != nil && !meetsString(u, q.method, true, false) {
-		return false
+	for field, value := range map[string]string{"method": q.method, "scheme": q.scheme, "authority": q.authority} {
+		if u := child(m, field); u != nil && !meetsString(u, value, true, false) {
+			return false
+		}
+	}
+	for name, v := range child(m, "queryParams") {
+		value, present := q.query[name]
+		if !meetsString(asObject(v), value, present, false) {
+			return false
+		}
 	}
 	for name, v := range child(m, "headers") {
 		value, present := q.headers[name]
@@ -275,6 +288,13 @@ func genBlock(t *rapid.T, label string) object {
 	maybe("uri", func() any { return genURI(t, label+" uri") })
 	maybe("ignoreUriCase", func() any { return rapid.Bool().Draw(t, label+" case") })
 	maybe("method", func() any { return genURI(t, label+" method") })
+	maybe("scheme", func() any {
+		return object{"exact": rapid.SampledFrom([]string{"http", "https"}).Draw(t, label+" scheme")}
+	})
+	maybe("authority", func() any { return genURI(t, label+" authority") })
+	maybe("queryParams", func() any { return object{"q": genString(t, label+" query")} })
+	maybe("sourceNamespace", func() any { return rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, label+" namespace") })
+	maybe("statPrefix", func() any { return rapid.SampledFrom([]string{"s", "t"}).Draw(t, label+" statPrefix") })
 	maybe("headers", func() any { return object{"u": genString(t, label+" header")} })
 	maybe("withoutHeaders", func() any { return object{"u": genString(t, label+" without")} })
 	maybe("port", func() any { return rapid.Int64Range(80, 81).Draw(t, label+" port") })
@@ -289,10 +309,15 @@ func genRequest(t *rapid.T) request {
 	q := request{
 		uri: words.Draw(t, "uri"), method: words.Draw(t, "method"), headers: map[string]string{},
 		port: rapid.Int64Range(80, 81).Draw(t, "port"), gateway: rapid.SampledFrom([]string{"mesh", "gw"}).Draw(t, "gateway"),
-		labels: map[string]string{"app": "ingress"},
+		labels: map[string]string{"app": "ingress"}, query: map[string]string{},
+		scheme: rapid.SampledFrom([]string{"http", "https"}).Draw(t, "scheme"), authority: words.Draw(t, "authority"),
+		namespace: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"),
 	}
 	if rapid.Bool().Draw(t, "header") {
 		q.headers["u"] = words.Draw(t, "u")
+	}
+	if rapid.Bool().Draw(t, "parameter") {
+		q.query["q"] = words.Draw(t, "q")
 	}
 	if q.gateway == meshGateway {
 		q.labels = map[string]string{"v": rapid.SampledFrom([]string{"1", "2"}).Draw(t, "label")}
@@ -300,8 +325,8 @@ func genRequest(t *rapid.T) request {
 	return q
 }
 
-// andMeansBoth: a request meets the joint match exactly if it meets that of the step and that of the route. Where labels stand
-// beside gateways, which istiod ignores, the joint match may only be narrower.
+// andMeansBoth: a request meets the joint match exactly if it meets that of the step and that of the route. Where labels or a
+// namespace stand beside gateways, which istiod ignores, the joint match may only be narrower.
 func andMeansBoth(t *rapid.T) {
 	step := []object{genBlock(t, "step"), genBlock(t, "step2")}
 	route := []object{genBlock(t, "route"), genBlock(t, "route2")}
@@ -313,7 +338,7 @@ func andMeansBoth(t *rapid.T) {
 		q := genRequest(t)
 		want := q.meetsAny(step) && q.meetsAny(route)
 		got := len(both) > 0 && q.meetsAny(both)
-		narrowed := strings.Contains(fmt.Sprint(step, route), "sourceLabels") && strings.Contains(fmt.Sprint(step, route), "gateways")
+		narrowed := (strings.Contains(fmt.Sprint(step, route), "sourceLabels") || strings.Contains(fmt.Sprint(step, route), "sourceNamespace")) && strings.Contains(fmt.Sprint(step, route), "gateways")
 		if got != want && !(narrowed && want) {
 			t.Fatalf("%+v meets step and route: %v, the joint match: %v\n step %v\nroute %v\n both %v", q, want, got, step, route, both)
 		}

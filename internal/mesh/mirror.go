@@ -72,11 +72,12 @@ func savedMirrors(managed v1.ManagedRoute) object {
 	return saved
 }
 
-// renderMirrors adds the step's mirror beside the route's own ones, or puts those back. Where no mirror of ours stands and none
+// renderMirrors adds the step's mirror beside the route's own ones, or puts those back; one that stands apart has copies of the
+// route. Where no mirror of ours stands and none
 // is wanted, the route's mirrors are left alone: whoever changed them since may.
 func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
 	traffic := r.Status.Traffic
-	wanted := traffic.Mirror != nil && traffic.Canary != nil
+	wanted := traffic.Mirror != nil && !traffic.Mirror.Apart() && traffic.Canary != nil
 	saved := savedMirrors(managed)
 	mirrors, ours := splitMirrors(r, route, saved)
 	if !wanted && (managed.SavedMirror == "" || !ours) {
@@ -87,8 +88,7 @@ func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
 		mirrors = append(mirrors, object{"destination": single, "percentage": object{"value": singlePercentage(saved)}})
 	}
 	if wanted {
-		destination := child(toSubset(base, traffic.Canary.Subset), "destination")
-		mirrors = append(mirrors, object{"destination": destination, "percentage": object{"value": int64(traffic.Mirror.Percentage)}})
+		mirrors = append(mirrors, stepMirror(r, managed, base))
 	}
 	for _, field := range append([]string{"mirrors"}, mirrorFields...) {
 		delete(route, field)
@@ -99,6 +99,16 @@ func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
 	if len(mirrors) > 0 {
 		route["mirrors"] = mirrors
 	}
+}
+
+// stepMirror is the entry of `mirrors` that the traffic asks for.
+func stepMirror(r *v1.Rollout, managed v1.ManagedRoute, base object) object {
+	mirror := r.Status.Traffic.Mirror
+	destination := child(toSubset(base, r.Status.Traffic.Canary.Subset), "destination")
+	if mirror.Host != "" {
+		destination = object{"host": mirror.Host}
+	}
+	return object{"destination": destination, "percentage": object{"value": int64(mirror.Percentage)}}
 }
 
 // splitMirrors gives the entries of `mirrors` that are not ours: those that were there before, and those to other hosts that came

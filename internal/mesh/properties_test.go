@@ -87,8 +87,9 @@ func TestTwoRolloutsSettle(t *testing.T) {
 		managed = SaveMirrors(managed, found)
 		fault := rolloutOf("reviews", &v1.Traffic{
 			Stable: v1.Target{Subset: "v1"}, Canary: &v1.Target{Subset: "v3", Labels: map[string]string{"version": "v3"}},
-			Fault: &v1.FaultInjection{Host: "ratings", Match: typedMatch(t)},
+			Fault: genFault(t),
 		})
+		fault.Status.Traffic.Fault.Host = "ratings"
 		carrier := &v1.ManagedVirtualService{Name: "ratings"}
 		drive := func(vs *unstructured.Unstructured) (*unstructured.Unstructured, *Problem) {
 			return VirtualService(driver, managed, vs)

@@ -105,7 +105,8 @@ func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unst
 		plain := plainRoute(r, managed, clone(route))
 		renderRoute(r, managed, route)
 		followFaults(r, list[:at], route)
-		inserts, problem := ownCopies(r, i, plain, asked) // none but for HTTP: nothing else has matches
+		c := copier{rollout: r, managed: managed, place: i, of: len(routes), route: route, plain: plain, asked: asked}
+		inserts, problem := c.ownCopies() // none but for HTTP: nothing else has matches
 		if problem != nil {
 			return nil, problem
 		}
@@ -124,7 +125,7 @@ func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unst
 		}
 		return nil, problem
 	}
-	for _, kind := range []string{kindFault, kindMatch} {
+	for _, kind := range []string{kindFault, kindMatch, kindMirror} {
 		if asked[kind] && !made[kind] {
 			return nil, &Problem{v1.ReasonMatchConflict, fmt.Sprintf(
 				"no request can meet both the step's %s and the match of a route of VirtualService %s: change the step's", kind, vs.GetName())}

@@ -29,7 +29,7 @@ func newWalk(t failer, r *v1.Rollout, managed v1.ManagedVirtualService, found *u
 
 // save notes the mirrors that the routes have of their own, as it is committed with a step that mirrors.
 func (w *walk) save(traffic *v1.Traffic) {
-	if traffic.Mirror != nil {
+	if traffic.Mirror != nil && !traffic.Mirror.Apart() {
 		w.managed = SaveMirrors(w.managed, w.now)
 	}
 }
@@ -132,26 +132,23 @@ func withoutInserted(entries []any) []any {
 	return rest
 }
 
-// checkCopies: what was inserted for a route stands right before it, a fault's before a match's, and is the route but for its
-// name, match, fault and destination.
+// checkCopies: what was inserted for a route stands right before it, a fault's before a match's before a mirror's, and is the route
+// but for its name, match, fault, mirrors and destination.
 func checkCopies(t failer, r *v1.Rollout, list []any, key string) {
 	t.Helper()
 	at := indexOfRoute(list, key)
-	route, last := asObject(list[at]), kindMatch
+	route, last := asObject(list[at]), kindMirror
 	for i := at - 1; i >= 0; i-- {
 		c := asObject(list[i])
 		kind, owner := inserted(c)
 		if kind == "" {
 			return
 		}
-		if owner != r.Name || (kind == kindMatch && last == kindFault) {
+		if owner != r.Name || kind > last { // they are in the order of the alphabet
 			t.Fatalf("%s of %s stands before route %s, after a %s", kind, owner, key, last)
 		}
 		last = kind
-		ends := objects(c["route"])
-		if len(ends) != 1 || text(child(ends[0], "destination"), "subset") != r.Status.Traffic.Canary.Subset {
-			t.Fatalf("copy %s does not lead to the canary alone: %v", text(c, "name"), ends)
-		}
+		checkEnds(t, r, c, route)
 		for field, value := range route {
 			switch field {
 			case "name", "match", "route", "mirror", "mirrors", "mirrorPercentage", "mirrorPercent", "mirror_percent":
@@ -165,6 +162,36 @@ func checkCopies(t failer, r *v1.Rollout, list []any, key string) {
 				t.Fatalf("copy %s has %s %v, its route %v", text(c, "name"), field, c[field], value)
 			}
 		}
+	}
+}
+
+// checkEnds: a match's copy leads to the canary alone, a mirror's where its route leads, with one mirror more; a fault's either way.
+func checkEnds(t failer, r *v1.Rollout, c, route object) {
+	t.Helper()
+	traffic, ends := r.Status.Traffic, objects(c["route"])
+	kind, _ := inserted(c)
+	canary := len(ends) == 1 && text(child(ends[0], "destination"), "subset") == traffic.Canary.Subset
+	same := sameJSON(c["route"], route["route"])
+	unchanged := traffic.Fault != nil && traffic.Fault.Traffic == v1.FaultTrafficUnchanged
+	if ok := (kind == kindMatch && canary) || (kind == kindMirror && same) || (kind == kindFault && (canary || unchanged && same)); !ok {
+		t.Fatalf("copy %s leads to %v, its route to %v", text(c, "name"), ends, route["route"])
+	}
+	if kind != kindMirror {
+		return
+	}
+	mirrors := objects(c["mirrors"])
+	ours := mirrors[len(mirrors)-1]
+	host, percentage := text(child(ours, "destination"), "host"), child(ours, "percentage")["value"]
+	own := HostKey(host, r.Namespace) == HostKey(r.Spec.Host, r.Namespace)
+	if own != (traffic.Mirror.Host == "") || (!own && host != traffic.Mirror.Host) || percentage != int64(traffic.Mirror.Percentage) {
+		t.Fatalf("copy %s mirrors %v, want %+v", text(c, "name"), ours, traffic.Mirror)
+	}
+	before := len(objects(route["mirrors"]))
+	if route["mirror"] != nil {
+		before++
+	}
+	if len(mirrors) != before+1 || c["mirror"] != nil {
+		t.Fatalf("copy %s has %d mirrors, its route %d", text(c, "name"), len(mirrors), before)
 	}
 }
 

@@ -136,30 +136,65 @@ func (d *draft) planProblem() *Problem {
 	return nil
 }
 
-// stageProblem is why a stage can not stand: its fault's host is not ours to write, or its match does not go with the routes'.
+// stageProblem is why a stage can not stand: its fault's or mirror's host is not ours, its test tests nothing, or its match does
+// not go with the routes'.
 func (d *draft) stageProblem(plan []stage, i int) *Problem {
-	if p := d.faultProblem(&plan[i]); p != nil {
-		return p
+	s := &plan[i]
+	p := firstProblem(d.faultProblem(s), d.mirrorProblem(s), s.sizeProblem(), d.in.Mesh.StepProblems[i])
+	if p == nil {
+		return nil
 	}
-	if p := d.in.Mesh.StepProblems[i]; p != nil {
-		return &Problem{p.Reason, fmt.Sprintf("step %s: %s", plan[i].name, p.Message)}
-	}
-	return nil
+	return &Problem{p.Reason, fmt.Sprintf("step %s: %s", s.name, p.Message)}
 }
 
-// faultProblem is why the stage's fault can not be injected on its other host. A test without its fault would pass.
+// faultProblem is why the stage's fault can not be injected, or would be for nothing. A test without its fault would pass, and so
+// would a fault that nobody watches.
 func (d *draft) faultProblem(s *stage) *Problem {
-	if s.fault == nil || s.fault.Host == "" {
+	switch {
+	case s.fault == nil:
+		return nil
+	case s.fault.Scope == v1.FaultScopeEveryone && !d.in.UnscopedFaults:
+		return &Problem{v1.ReasonUnscopedFault, "fault.scope Everyone gives the fault to every request, and the operator does not allow that: " +
+			"name the requests in fault.match, or start the operator with --allow-unscoped-faults"}
+	case s.probe == nil && !s.traffic(v1.Target{}, v1.Target{}).Exposed():
+		return &Problem{v1.ReasonInvalidSpec, "its fault tests nothing: no request reaches the canary and there is no probe; " +
+			"add a probe, a match or a weight, or leave fault.traffic at Canary"}
+	case s.fault.Host == "":
 		return nil
 	}
 	target := d.in.Mesh.Faults[s.fault.Host]
-	if p := target.Problem; p != nil {
-		return &Problem{p.Reason, fmt.Sprintf("step %s: %s", s.name, p.Message)}
+	if target.Problem == nil && target.VirtualService.Name == "" {
+		return &Problem{v1.ReasonForeignHost, fmt.Sprintf("nothing can carry a fault on host %s: name a Service of this namespace", s.fault.Host)}
 	}
-	if target.VirtualService.Name == "" {
-		return &Problem{v1.ReasonForeignHost, fmt.Sprintf("step %s: nothing can carry a fault on host %s: name a Service of this namespace", s.name, s.fault.Host)}
+	return target.Problem
+}
+
+// mirrorProblem is why the stage's mirror to another host can not stand.
+func (d *draft) mirrorProblem(s *stage) *Problem {
+	if s.mirror == nil || s.mirror.Host == "" {
+		return nil
 	}
-	return nil
+	problem, known := d.in.Mesh.Mirrors[s.mirror.Host]
+	if !known {
+		return &Problem{v1.ReasonForeignHost, fmt.Sprintf("nothing is known of mirror host %s: name a Service of this namespace", s.mirror.Host)}
+	}
+	return problem
+}
+
+// trafficLimit is what of status is for a step's traffic.
+const trafficLimit = 5 * 1024
+
+// sizeProblem: the stage's matches, which status keeps, are too much for it.
+func (s *stage) sizeProblem() *Problem {
+	if len(s.match) == 0 && s.fault == nil && (s.mirror == nil || len(s.mirror.Match) == 0) {
+		return nil
+	}
+	size := len(v1.CanonicalJSON(s.traffic(v1.Target{}, v1.Target{})))
+	if size <= trafficLimit {
+		return nil
+	}
+	return &Problem{v1.ReasonInvalidSpec, fmt.Sprintf(
+		"its traffic needs %d bytes of status, which has %d for it: match less, say by one regex instead of many values", size, trafficLimit)}
 }
 
 // subsetInUse: labels of a subset that carries traffic do not change.
@@ -288,7 +323,7 @@ func (d *draft) dropLeftovers() {
 	if d.status.Traffic.Fault == nil {
 		d.status.FaultVirtualService = nil
 	}
-	if d.status.Traffic.Mirror != nil {
+	if m := d.status.Traffic.Mirror; m != nil && !m.Apart() {
 		return
 	}
 	for i := range d.status.VirtualServices {

@@ -12,6 +12,8 @@ type Config struct {
 	PropagationDelay time.Duration
 	// Settle is how long after its time a sample is judged, so that scrapes have arrived.
 	Settle time.Duration
+	// UnscopedFaults: faults of scope Everyone are allowed.
+	UnscopedFaults bool
 }
 
 // Input is everything that a decision depends on.
@@ -92,6 +94,9 @@ type Mesh struct {
 	// Faults tells, for each fault.host of the spec's steps that is not the Rollout's own host, what would carry the fault; and
 	// under "" whether another Rollout's fault stands on the own VirtualService.
 	Faults map[string]FaultTarget
+	// Mirrors tells why a mirror.host of the spec's steps that is not the Rollout's own host can not be mirrored to: ForeignHost;
+	// nil: it can. A host that is not there was not looked up.
+	Mirrors map[string]*Problem
 }
 
 // FaultTarget is the VirtualService of another host that would carry a fault.

@@ -58,12 +58,18 @@ func resolveStage(r *v1.Rollout, step *v1.Step, weight int32, soak bool) stage {
 		name: step.Name, weight: weight, match: step.Match, probe: step.Probe,
 		hold: durationOr(step.Hold, 0), soak: soak,
 	}
-	if step.Mirror != nil {
-		s.mirror = &v1.MirrorTraffic{Percentage: valueOr(step.Mirror.Percentage, 100)}
+	if m := step.Mirror; m != nil {
+		s.mirror = &v1.MirrorTraffic{Percentage: valueOr(m.Percentage, 100), Host: otherHost(r, m.Host), Match: m.Match}
 	}
 	if f := step.Fault; f != nil {
-		s.fault = &v1.FaultInjection{Host: faultHost(r, f), Match: f.Match, Delay: f.Delay, Abort: f.Abort}
-		if s.fault.Host != "" {
+		s.fault = &v1.FaultInjection{Host: otherHost(r, f.Host), Match: f.Match, Delay: f.Delay, Abort: f.Abort}
+		if f.Scope == v1.FaultScopeEveryone {
+			s.fault.Scope = f.Scope
+		}
+		switch {
+		case f.Traffic == v1.FaultTrafficUnchanged:
+			s.fault.Traffic = f.Traffic
+		case s.fault.Host != "":
 			s.match = slices.Concat(step.Match, f.Match)
 		}
 	}
@@ -71,12 +77,12 @@ func resolveStage(r *v1.Rollout, step *v1.Step, weight int32, soak bool) stage {
 	return s
 }
 
-// faultHost is empty for the Rollout's own host, however it is spelled.
-func faultHost(r *v1.Rollout, f *v1.Fault) string {
-	if f.Host == "" || v1.HostKey(f.Host, r.Namespace) == v1.HostKey(r.Spec.Host, r.Namespace) {
+// otherHost is empty for the Rollout's own host, however it is spelled.
+func otherHost(r *v1.Rollout, host string) string {
+	if host == "" || v1.HostKey(host, r.Namespace) == v1.HostKey(r.Spec.Host, r.Namespace) {
 		return ""
 	}
-	return f.Host
+	return host
 }
 
 // traffic is what the mesh must be while the stage lasts.
@@ -85,7 +91,7 @@ func (s *stage) traffic(stable, canary v1.Target) *v1.Traffic {
 }
 
 // TrafficAhead is what the steps ask of the mesh that come next and may not be able to have it, by their places in the plan: in a
-// step the one after it, else all that have a match or a fault.
+// step the one after it, else all that have a match, be it a mirror's, or a fault.
 func TrafficAhead(r *v1.Rollout, canary v1.Target) map[int]*v1.Traffic {
 	plan, first := resolvePlan(r), 0
 	if step := r.Status.Step; step != nil {
@@ -94,7 +100,7 @@ func TrafficAhead(r *v1.Rollout, canary v1.Target) map[int]*v1.Traffic {
 	}
 	ahead := map[int]*v1.Traffic{}
 	for i := first; i < len(plan); i++ {
-		if s := &plan[i]; len(s.match) > 0 || s.fault != nil {
+		if s := &plan[i]; len(s.match) > 0 || s.fault != nil || (s.mirror != nil && len(s.mirror.Match) > 0) {
 			ahead[i] = s.traffic(r.Status.Traffic.Stable, canary)
 		}
 	}
@@ -114,6 +120,9 @@ func mode(t *v1.Traffic) string {
 	}
 	if t.Mirror != nil {
 		words = append(words, fmt.Sprintf("mirror %d", t.Mirror.Percentage))
+		if t.Mirror.Host != "" {
+			words[0] += " to " + t.Mirror.Host
+		}
 	}
 	if t.Fault != nil {
 		words = append(words, "fault")

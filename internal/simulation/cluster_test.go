@@ -33,7 +33,7 @@ func (w *world) add(actor, text string) {
 }
 
 func (w *world) addServices() {
-	for _, name := range []string{"reviews", "ratings"} {
+	for _, name := range []string{"reviews", "ratings", "shadow"} {
 		w.add("cluster", fmt.Sprintf(`{apiVersion: v1, kind: Service, metadata: {name: %s}, spec: {selector: {app: %s}, ports: [{name: http, port: 9080}]}}`, name, name))
 	}
 }

@@ -50,7 +50,8 @@ func stagesOf(r *v1.Rollout) []stageOf {
 		if s.Hold != nil {
 			stage.hold = s.Hold.Duration
 		}
-		stage.gates = expectedGates(r, s, weight > 0 || s.Mirror != nil || s.Match != nil || s.Fault != nil)
+		exposed := weight > 0 || s.Match != nil || (s.Mirror != nil && s.Mirror.Host == "") || (s.Fault != nil && s.Fault.Traffic != v1.FaultTrafficUnchanged)
+		stage.gates = expectedGates(r, s, exposed)
 		out = append(out, stage)
 	}
 	return out

@@ -44,6 +44,7 @@ func (o *oracle) onRoutes(c change) {
 		return
 	}
 	for _, view := range viewOf(c.after) {
+		o.countCopy(view)
 		if view.host == "reviews" && (!view.whole || view.sum != 100) {
 			w.violated(1, "route %s has weights %v", view.name, view.weights)
 		}
@@ -59,6 +60,17 @@ func (o *oracle) onRoutes(c change) {
 	if c.before != nil {
 		o.checkForeign(c)
 		o.checkRise(c, t)
+	}
+}
+
+// countCopy notes the rarer forms of what is inserted.
+func (o *oracle) countCopy(view routeView) {
+	fault := o.world.rollout().Status.Traffic.Fault
+	switch {
+	case view.ours && view.kind() == "mirror":
+		o.world.sometimes["mirror copy written"]++
+	case view.ours && view.fault && fault != nil && fault.Scope == v1.FaultScopeEveryone:
+		o.world.sometimes["fault for everyone written"]++
 	}
 }
 

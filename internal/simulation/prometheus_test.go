@@ -96,6 +96,10 @@ func (w *world) currentShares() shares {
 	rule, counted := w.ruleSubsets(), false
 	for _, r := range slices.Concat(viewOf(w.store.live(mainKey)), viewOf(w.store.live(edgeKey))) {
 		switch {
+		case r.ours && r.kind() == "mirror":
+			for subset, percentage := range r.mirrors {
+				out.mirrored[rule[subset]["version"]] += percentage / 100
+			}
 		case r.ours && len(r.weights) == 1:
 			for subset := range r.weights {
 				out.users[rule[subset]["version"]] += matchedShare

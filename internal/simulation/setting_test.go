@@ -148,8 +148,12 @@ func parseSpec(text string) v1.RolloutSpec {
 var stepChoices = []string{
 	`{name: shadow, mirror: {percentage: 100}, hold: 15s}`,
 	`{name: peek, mirror: {percentage: 20}}`,
+	`{name: shadow-get, mirror: {percentage: 50, match: [{method: {exact: GET}}]}, hold: 5s}`,
+	`{name: shadow-elsewhere, mirror: {host: shadow, percentage: 30}, hold: 5s}`,
 	`{name: ratings-slow, hold: 10s, fault: {host: ratings, match: [{headers: {end-user: {exact: jason}}}], delay: {percentage: {value: 100}, fixedDelay: 7s}}, probe: {url: "http://books.example.com/", interval: 2s}}`,
 	`{name: own-abort, hold: 8s, fault: {match: [{headers: {end-user: {exact: jason}}}], abort: {percentage: {value: 50}, httpStatus: 503}}, probe: {url: "http://books.example.com/"}}`,
+	`{name: own-slow-all, hold: 6s, fault: {scope: Everyone, traffic: Unchanged, delay: {percent: 100, fixedDelay: 2s}}, match: [{headers: {x-tester: {exact: "1"}}}], probe: {url: "http://books.example.com/"}}`,
+	`{name: ratings-abort-all, hold: 6s, fault: {host: ratings, scope: Everyone, traffic: Unchanged, abort: {percentage: {value: 0.1}, httpStatus: 400}}, probe: {url: "http://books.example.com/"}}`,
 	`{name: testers, match: [{headers: {end-user: {exact: jason}}}], hold: 10s}`,
 	`{name: ten, weight: 10}`,
 	`{name: rest, hold: 20s, useGates: []}`,

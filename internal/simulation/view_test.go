@@ -163,25 +163,51 @@ func carries(vs *unstructured.Unstructured, t *v1.Traffic) bool {
 	if vs == nil || t == nil {
 		return false
 	}
-	matches, faults, managed := 0, 0, 0
+	copies, managed := map[string]int{}, 0
 	for _, r := range viewOf(vs) {
 		switch {
-		case r.ours && r.fault:
-			faults++
 		case r.ours:
-			matches++
+			copies[r.kind()]++
+			if !carriesCopy(r, t) {
+				return false
+			}
 		case r.managed():
 			managed++
 			if !carriesRoute(r, t) {
 				return false
 			}
 		}
-		if r.ours && (t.Canary == nil || !reflect.DeepEqual(r.weights, map[string]int64{t.Canary.Subset: 100})) {
-			return false
-		}
 	}
 	ownFault := t.Fault != nil && t.Fault.Host == ""
-	return managed > 0 && (matches > 0) == (len(t.Match) > 0) && (faults > 0) == ownFault
+	return managed > 0 && (copies["match"] > 0) == (len(t.Match) > 0) && (copies["fault"] > 0) == ownFault && (copies["mirror"] > 0) == mirrorsApart(t)
+}
+
+// kind of an inserted copy: fault, match or mirror.
+func (r *routeView) kind() string {
+	kind, _, _ := strings.Cut(strings.TrimPrefix(r.name, "sluice-"), "-")
+	return kind
+}
+
+// mirrorsApart: the mirror is narrowed or leads elsewhere, which leaves the routes' own mirrors alone.
+func mirrorsApart(t *v1.Traffic) bool {
+	return t.Canary != nil && t.Mirror != nil && (t.Mirror.Host != "" || len(t.Mirror.Match) > 0)
+}
+
+// carriesCopy tells whether a copy leads where a traffic sends those whom it is for.
+func carriesCopy(r routeView, t *v1.Traffic) bool {
+	if t.Canary == nil || r.fault != (r.kind() == "fault") {
+		return false
+	}
+	canary := reflect.DeepEqual(r.weights, map[string]int64{t.Canary.Subset: 100})
+	same := reflect.DeepEqual(r.weights, map[string]int64{t.Stable.Subset: int64(100 - t.Weight), t.Canary.Subset: int64(t.Weight)})
+	switch r.kind() {
+	case "mirror":
+		_, toCanary := r.mirrors[t.Canary.Subset]
+		return same && t.Mirror != nil && toCanary == (t.Mirror.Host == "")
+	case "fault":
+		return t.Fault != nil && (canary || (same && t.Fault.Traffic == v1.FaultTrafficUnchanged))
+	}
+	return canary
 }
 
 func carriesRoute(r routeView, t *v1.Traffic) bool {
@@ -189,7 +215,7 @@ func carriesRoute(r routeView, t *v1.Traffic) bool {
 	mirror := 0.0
 	if t.Canary != nil {
 		want[t.Stable.Subset], want[t.Canary.Subset] = int64(100-t.Weight), int64(t.Weight)
-		if t.Mirror != nil {
+		if t.Mirror != nil && !mirrorsApart(t) {
 			mirror = float64(t.Mirror.Percentage)
 		}
 	}

@@ -22,7 +22,7 @@ var (
 	otherKey   = objectKey{kindRollout, namespace, "reviews-too"}
 	rolloutRef = types.NamespacedName{Namespace: namespace, Name: "reviews"}
 	epoch      = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
-	config     = pipeline.Config{PropagationDelay: 2 * time.Second, Settle: time.Second}
+	config     = pipeline.Config{PropagationDelay: 2 * time.Second, Settle: time.Second, UnscopedFaults: true}
 	errDead    = errors.New("simulation: this process was killed")
 	scheme     = newScheme()
 )
