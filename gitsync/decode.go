@@ -1,22 +1,18 @@
 package gitsync
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
 
 	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/document"
 )
 
 // ContentError is a fault of the revision itself, which only another commit heals.
@@ -34,15 +30,22 @@ type Manifest struct {
 	// File is the path from the repository's root; Document counts from 1 within it.
 	File     string
 	Document int
+	// Rendered is true when File is a kustomization; then Document counts what it renders to.
+	Rendered bool
 }
 
 // Where names the place for people.
-func (m Manifest) Where() string { return fmt.Sprintf("%s (document %d)", m.File, m.Document) }
+func (m Manifest) Where() string {
+	if m.Rendered {
+		return m.File + " (rendered)"
+	}
+	return fmt.Sprintf("%s (document %d)", m.File, m.Document)
+}
 
 // Decode reads all documents of all files, expands Lists, and refuses the whole revision for one bad document, an object
 // that stands in it twice, or a lack of any object. Its errors are ContentErrors and name file and document.
 func Decode(files []File) ([]Manifest, error) {
-	d := decoder{}
+	d := decoder{rendered: map[string]int{}}
 	for _, file := range files {
 		if err := d.file(file); err != nil {
 			return nil, &ContentError{Err: err}
@@ -58,16 +61,26 @@ type decoder struct {
 	documents int
 	bytes     int
 	manifests []Manifest
+	// rendered counts the objects by kustomization.
+	rendered map[string]int
 }
 
 func (d *decoder) file(file File) error {
 	if len(file.Content) > MaxFileBytes {
 		return fmt.Errorf("%s has %d bytes: at most %d are allowed", file.Path, len(file.Content), MaxFileBytes)
 	}
-	if !utf8Text(file.Content) {
+	if !document.IsText(file.Content) {
 		return fmt.Errorf("%s is no text in UTF-8", file.Path)
 	}
-	next := documentsOf(file)
+	if file.Rendered {
+		d.rendered[file.Path]++
+		at := Manifest{File: file.Path, Document: d.rendered[file.Path], Rendered: true}
+		if err := d.document(file.Content, at); err != nil {
+			return fmt.Errorf("%s: %w", at.Where(), err)
+		}
+		return nil
+	}
+	next := document.Split(file.Path, file.Content)
 	for number := 1; ; number++ {
 		document, err := next()
 		if errors.Is(err, io.EOF) {
@@ -80,29 +93,6 @@ func (d *decoder) file(file File) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", at.Where(), err)
 		}
-	}
-}
-
-// documentsOf returns a function that gives the file's documents as JSON, one by one, and then io.EOF.
-func documentsOf(file File) func() ([]byte, error) {
-	if strings.EqualFold(path.Ext(file.Path), ".json") {
-		stream := json.NewDecoder(bytes.NewReader(file.Content))
-		return func() ([]byte, error) {
-			var document json.RawMessage
-			err := stream.Decode(&document)
-			return document, err
-		}
-	}
-	stream := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(file.Content)))
-	return func() ([]byte, error) {
-		document, err := stream.Read()
-		if err != nil {
-			return nil, err
-		}
-		if err := checkYAML(document); err != nil {
-			return nil, err
-		}
-		return yaml.YAMLToJSONStrict(document)
 	}
 }
 
@@ -180,7 +170,7 @@ func (d *decoder) list(list *unstructured.Unstructured, at Manifest) error {
 
 func checkObject(object *unstructured.Unstructured) error {
 	if strings.HasPrefix(object.GetAPIVersion(), "kustomize.config.k8s.io/") {
-		return errors.New("kustomizations do not work yet: set spec.path to a folder of plain manifests")
+		return errors.New("a kustomization is rendered only if its file is called kustomization.yaml, kustomization.yml or Kustomization")
 	}
 	metadata, ok := object.Object["metadata"].(map[string]any)
 	if !ok {

@@ -87,7 +87,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"label is a number":     {"a.yaml", object("{name: a, labels: {version: 1}}"), "metadata.labels: all values must be strings"},
 		"command":               {"a.yaml", object("{name: a, annotations: {sluice.dev/command: promote v3 1}}"), "the annotation sluice.dev/command is refused"},
 		"command in a list":     {"a.yaml", "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: X, metadata: {name: a, annotations: {sluice.dev/command: x}}}]", "items[0]: X a: the annotation"},
-		"kustomization":         {"a.yaml", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", "kustomizations do not work yet"},
+		"kustomization":         {"a.yaml", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", "is rendered only if its file is called kustomization.yaml"},
 		"list without items":    {"a.yaml", "apiVersion: v1\nkind: List\n", "items is missing"},
 		"list in a list":        {"a.yaml", "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: List, items: []}]", "a List in a List"},
 	} {

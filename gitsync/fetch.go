@@ -50,11 +50,13 @@ type Snapshot struct {
 	Unchanged bool
 }
 
-// File is one manifest file of a commit.
+// File is one manifest file of a commit, or an object that a kustomization of it was rendered to.
 type File struct {
-	// Path from the repository's root.
+	// Path from the repository's root; of what is rendered, the kustomization's.
 	Path    string
 	Content []byte
+	// Rendered is true for one object, as JSON.
+	Rendered bool
 }
 
 // Fetch asks the server which commit the source's ref names and downloads that one commit unless it is the known one.
@@ -106,7 +108,7 @@ func (f *Fetcher) fetch(ctx context.Context, source Source, known string) (Snaps
 	if err != nil {
 		return Snapshot{}, err
 	}
-	files, err := readFiles(ctx, objects, commit.TreeHash, source.Path)
+	files, err := ReadFiles(ctx, newGitTree(ctx, objects, commit.TreeHash), source.Path)
 	if err != nil {
 		err = &ContentError{Err: err}
 	}

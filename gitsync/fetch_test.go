@@ -168,7 +168,7 @@ func TestFetchErrors(t *testing.T) {
 	r := newRepository(t)
 	r.write("deploy/a.yaml", "a: 1\n")
 	r.write("big/a.yaml", strings.Repeat("#", MaxFileBytes+1))
-	r.write("kustomized/kustomization.yaml", "resources: []\n")
+	r.write("kustomized/kustomization.yaml", "resources: [gone.yaml]\n")
 	commit := r.push()
 	for name, tc := range map[string]struct {
 		ref     v1.GitRef
@@ -181,7 +181,7 @@ func TestFetchErrors(t *testing.T) {
 		"no path":       {path: "deploi", want: `path "deploi" is not there`, content: true},
 		"path is file":  {path: "deploy/a.yaml", want: `"a.yaml" is no folder`, content: true},
 		"big file":      {path: "big", want: "big/a.yaml has 1048577 bytes", content: true},
-		"kustomization": {path: "kustomized", want: "kustomized/kustomization.yaml: kustomizations do not work yet", content: true},
+		"kustomization": {path: "kustomized", want: "kustomized/kustomization.yaml: resources[0]: kustomized/gone.yaml is not in the repository", content: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			snapshot, err := (&Fetcher{}).Fetch(t.Context(), r.source(tc.path, tc.ref), "")

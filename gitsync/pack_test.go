@@ -214,13 +214,13 @@ func TestReadFilesBounds(t *testing.T) {
 		"repeated": {storeTree(t, objects, repeated...), "are over 33554432 bytes together"},
 		"missing":  {storeTree(t, objects, object.TreeEntry{Name: "a.yaml", Mode: filemode.Regular, Hash: plumbing.NewHash("1")}), "a.yaml"},
 	} {
-		if _, err := readFiles(t.Context(), objects, tc.root, ""); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := ReadFiles(t.Context(), newGitTree(t.Context(), objects, tc.root), ""); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want %q", name, err, tc.want)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := readFiles(ctx, objects, wide, ""); err == nil {
+	if _, err := ReadFiles(ctx, newGitTree(ctx, objects, wide), ""); err == nil {
 		t.Error("a walk outlived its context")
 	}
 }

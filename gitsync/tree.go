@@ -2,16 +2,13 @@ package gitsync
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
-	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/filemode"
-	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/go-git/go-git/v5/plumbing/storer"
+	"sluice.dev/sluice/internal/kustomization"
 )
 
 const (
@@ -27,71 +24,64 @@ const (
 	maxDepth = 64
 )
 
-// readFiles returns the manifest files below folder, in the order of their paths. Symbolic links and submodules are not
-// followed; names that begin with a dot, where tools keep their own settings, are left out.
-func readFiles(ctx context.Context, objects storer.EncodedObjectStorer, root plumbing.Hash, folder string) ([]File, error) {
-	start, err := descend(objects, root, folder)
-	if err != nil {
+// ReadFiles returns the manifest files below folder of tree, in the order of their paths; "" or "." is its root. A folder with a
+// kustomization is rendered, and gives its objects instead; so is one below a folder of plain manifests, as a thing of its own.
+// Symbolic links and submodules are not followed; names that begin with a dot, where tools keep their own settings, are left out.
+func ReadFiles(ctx context.Context, tree kustomization.Tree, folder string) ([]File, error) {
+	if err := checkFolder(tree, folder); err != nil {
 		return nil, err
 	}
-	w := &walk{ctx: ctx, objects: objects}
-	if err := w.folder(start, folder, 0); err != nil {
+	w := &walk{ctx: ctx, tree: tree}
+	if err := w.folder(path.Clean(folder), 0); err != nil {
 		return nil, err
 	}
 	return w.files, nil
 }
 
-// descend finds the tree of folder, component by component.
-func descend(objects storer.EncodedObjectStorer, root plumbing.Hash, folder string) (plumbing.Hash, error) {
-	if folder == "" {
-		return root, nil
-	}
-	hash := root
-	for part := range strings.SplitSeq(folder, "/") {
-		tree, err := object.GetTree(objects, hash)
+// checkFolder looks folder up, component by component.
+func checkFolder(tree kustomization.Tree, folder string) error {
+	at := "."
+	for part := range strings.SplitSeq(path.Clean(folder), "/") {
+		if part == "." {
+			continue
+		}
+		entries, err := tree.ReadDir(at)
 		if err != nil {
-			return plumbing.ZeroHash, fmt.Errorf("path %q: %w", folder, err)
+			return fmt.Errorf("path %q: %w", folder, err)
 		}
-		entry := entryOf(tree, part)
+		i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return e.Name() == part })
 		switch {
-		case entry == nil:
-			return plumbing.ZeroHash, fmt.Errorf("path %q is not there: no %q in the repository", folder, part)
-		case entry.Mode == filemode.Symlink:
-			return plumbing.ZeroHash, fmt.Errorf("path %q: %q is a symbolic link, which is not followed: name the folder itself", folder, part)
-		case entry.Mode != filemode.Dir:
-			return plumbing.ZeroHash, fmt.Errorf("path %q: %q is no folder", folder, part)
+		case i < 0:
+			return fmt.Errorf("path %q is not there: no %q in the repository", folder, part)
+		case entries[i].Type()&fs.ModeSymlink != 0:
+			return fmt.Errorf("path %q: %q is a symbolic link, which is not followed: name the folder itself", folder, part)
+		case !entries[i].IsDir():
+			return fmt.Errorf("path %q: %q is no folder", folder, part)
 		}
-		hash = entry.Hash
-	}
-	return hash, nil
-}
-
-func entryOf(tree *object.Tree, name string) *object.TreeEntry {
-	for i := range tree.Entries {
-		if tree.Entries[i].Name == name {
-			return &tree.Entries[i]
-		}
+		at = path.Join(at, part)
 	}
 	return nil
 }
 
 type walk struct {
-	ctx     context.Context
-	objects storer.EncodedObjectStorer
-	entries int
-	bytes   int64
-	files   []File
+	ctx   context.Context
+	tree  kustomization.Tree
+	bytes int64
+	files []File
 }
 
-func (w *walk) folder(hash plumbing.Hash, at string, depth int) error {
+func (w *walk) folder(at string, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%s: folders nest deeper than %d", at, maxDepth)
 	}
-	tree, err := object.GetTree(w.objects, hash)
+	entries, err := w.tree.ReadDir(at)
 	if err != nil {
 		return fmt.Errorf("folder %q: %w", at, err)
 	}
-	for _, entry := range tree.Entries {
+	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return kustomization.IsFileName(e.Name()) }) {
+		return w.render(at)
+	}
+	for _, entry := range entries {
 		if err := w.entry(entry, at, depth); err != nil {
 			return err
 		}
@@ -99,51 +89,39 @@ func (w *walk) folder(hash plumbing.Hash, at string, depth int) error {
 	return nil
 }
 
-func (w *walk) entry(entry object.TreeEntry, at string, depth int) error {
-	if w.entries++; w.entries > maxEntries {
-		return fmt.Errorf("more than %d files and folders below the path", maxEntries)
-	}
+func (w *walk) entry(entry fs.DirEntry, at string, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	if strings.ContainsAny(entry.Name, "/\\\x00") {
-		return fmt.Errorf("folder %q: the name %q is refused", at, entry.Name)
+	if strings.ContainsAny(entry.Name(), "/\\\x00") {
+		return fmt.Errorf("folder %q: the name %q is refused", at, entry.Name())
 	}
-	if strings.HasPrefix(entry.Name, ".") {
+	if strings.HasPrefix(entry.Name(), ".") {
 		return nil
 	}
-	name := path.Join(at, entry.Name)
-	switch entry.Mode {
-	case filemode.Dir:
-		return w.folder(entry.Hash, name, depth+1)
-	case filemode.Regular, filemode.Executable, filemode.Deprecated:
+	name := path.Join(at, entry.Name())
+	switch {
+	case entry.IsDir():
+		return w.folder(name, depth+1)
+	case entry.Type().IsRegular() && isManifest(entry.Name()):
 		return w.file(entry, name)
-	default: // a symbolic link or a submodule
+	default: // no manifest, a symbolic link or a submodule
 		return nil
 	}
 }
 
-func (w *walk) file(entry object.TreeEntry, name string) error {
-	if isKustomization(entry.Name) {
-		return fmt.Errorf("%s: kustomizations do not work yet: set spec.path to a folder of plain manifests", name)
-	}
-	if !isManifest(entry.Name) {
-		return nil
-	}
-	blob, err := object.GetBlob(w.objects, entry.Hash)
+func (w *walk) file(entry fs.DirEntry, name string) error {
+	info, err := entry.Info()
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	w.bytes += blob.Size
-	switch {
-	case blob.Size > MaxFileBytes:
-		return fmt.Errorf("%s has %d bytes: at most %d are allowed", name, blob.Size, MaxFileBytes)
-	case w.bytes > MaxTotalBytes:
-		return fmt.Errorf("%s: the manifests below the path are over %d bytes together", name, MaxTotalBytes)
-	case len(w.files) == MaxDocuments:
-		return fmt.Errorf("%s: more than %d manifest files below the path", name, MaxDocuments)
+	if info.Size() > MaxFileBytes {
+		return fmt.Errorf("%s has %d bytes: at most %d are allowed", name, info.Size(), MaxFileBytes)
 	}
-	content, err := readBlob(blob)
+	if err := w.grow(name, info.Size()); err != nil {
+		return err
+	}
+	content, err := w.tree.ReadFile(name)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -151,13 +129,29 @@ func (w *walk) file(entry object.TreeEntry, name string) error {
 	return nil
 }
 
-func readBlob(blob *object.Blob) (content []byte, err error) {
-	r, err := blob.Reader()
-	if err != nil {
-		return nil, err
+func (w *walk) grow(name string, size int64) error {
+	w.bytes += size
+	switch {
+	case w.bytes > MaxTotalBytes:
+		return fmt.Errorf("%s: the manifests below the path are over %d bytes together", name, MaxTotalBytes)
+	case len(w.files) == MaxDocuments:
+		return fmt.Errorf("%s: more than %d manifest files below the path", name, MaxDocuments)
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	return io.ReadAll(r)
+	return nil
+}
+
+func (w *walk) render(folder string) error {
+	rendered, err := kustomization.Render(w.ctx, w.tree, folder)
+	if err != nil {
+		return err
+	}
+	for _, object := range rendered.Objects {
+		if err := w.grow(rendered.File, int64(len(object))); err != nil {
+			return err
+		}
+		w.files = append(w.files, File{Path: rendered.File, Content: object, Rendered: true})
+	}
+	return nil
 }
 
 func isManifest(name string) bool {
@@ -166,8 +160,4 @@ func isManifest(name string) bool {
 		return true
 	}
 	return false
-}
-
-func isKustomization(name string) bool {
-	return name == "kustomization.yaml" || name == "kustomization.yml" || name == "Kustomization"
 }

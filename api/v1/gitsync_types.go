@@ -44,7 +44,7 @@ type GitSyncSpec struct {
 	// Ref to follow; default: the branch main.
 	// +optional
 	Ref *GitRef `json:"ref,omitempty"`
-	// Path inside the repository, default its root. Plain YAML; a kustomization: later, refused when met.
+	// Path inside the repository, default its root. Plain YAML and JSON, or a kustomization.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')",message="must be a path inside the repository such as deploy/prod"

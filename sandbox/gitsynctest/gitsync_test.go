@@ -144,7 +144,7 @@ func TestBadRevisions(t *testing.T) {
 		"command":    {"deploy/bad.yaml", strings.Replace(rollout, "name: reviews", "name: reviews, annotations: {sluice.dev/command: promote v1 1}", 1), v1.ReasonInvalidContent, "sluice.dev/command is refused"},
 		"empty":      {"other.yaml", "", v1.ReasonInvalidContent, "an empty revision is neither applied nor pruned"},
 		"gone":       {"other.yaml", "", v1.ReasonInvalidContent, `path "deploy" is not there`},
-		"kustomized": {"deploy/kustomization.yaml", "resources: []", v1.ReasonInvalidContent, "kustomizations do not work yet"},
+		"kustomized": {"deploy/kustomization.yaml", "resources: [good.yaml, 'https://example.com/x.yaml']", v1.ReasonInvalidContent, "deploy/kustomization.yaml: resources[1]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

@@ -1,19 +1,50 @@
-package gitsync
+package document
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"strings"
 	"unicode/utf8"
 
 	yamlv3 "go.yaml.in/yaml/v3"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
 )
 
 // maxNodes bounds a document with its aliases expanded; 1 MiB of manifest has fewer.
 const maxNodes = 600_000
 
-func utf8Text(content []byte) bool { return utf8.Valid(content) && !bytes.ContainsRune(content, 0) }
+// IsText tells whether content is UTF-8 without a NUL, as each manifest must be.
+func IsText(content []byte) bool { return utf8.Valid(content) && !bytes.ContainsRune(content, 0) }
+
+// Split returns a function that gives the documents of a file as JSON, one by one, and then io.EOF. A file whose name ends in .json
+// is a stream of JSON values, any other one YAML. A document of comments alone is given as null, so that documents can be counted.
+func Split(name string, content []byte) func() ([]byte, error) {
+	if strings.EqualFold(path.Ext(name), ".json") {
+		stream := json.NewDecoder(bytes.NewReader(content))
+		return func() ([]byte, error) {
+			var document json.RawMessage
+			err := stream.Decode(&document)
+			return document, err
+		}
+	}
+	stream := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
+	return func() ([]byte, error) {
+		document, err := stream.Read()
+		if err != nil {
+			return nil, err
+		}
+		if err := checkYAML(document); err != nil {
+			return nil, err
+		}
+		return yaml.YAMLToJSONStrict(document)
+	}
+}
 
 // checkYAML looks at a document's tree before its aliases are expanded, and refuses what would explode, and a second
 // document that the line-wise splitting has overlooked and the decoder would drop in silence.

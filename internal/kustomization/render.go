@@ -1,0 +1,121 @@
+package kustomization
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"path"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sync/semaphore"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/resmap"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// Rendered is what a kustomization comes to.
+type Rendered struct {
+	// File is the path of the kustomization from the tree's root.
+	File string
+	// Objects are JSON, in kustomize's order.
+	Objects [][]byte
+}
+
+// turn lets one rendering run at a time: kustomize keeps the schema that it merges by in a global variable.
+var turn = semaphore.NewWeighted(1)
+
+// Render renders the kustomization of a folder of tree; "." is its root. Errors name the kustomization and, where one is at fault, its
+// field. ctx bounds the wait for other renderings and the reading; what comes after is bounded by the limits of this package.
+func Render(ctx context.Context, tree Tree, folder string) (rendered Rendered, err error) {
+	defer func() {
+		if crash := recover(); crash != nil {
+			err = fmt.Errorf("%s: kustomize gave up: %v", path.Join(folder, FileNames[0]), crash)
+		}
+	}()
+	files := filesys.MakeFsInMemory()
+	c := &collector{ctx: ctx, index: newIndex(tree), into: files, files: map[string]file{}}
+	if rendered.File, err = c.index.kustomizationOf(folder); err != nil {
+		return rendered, err
+	}
+	top, err := c.folder(folder)
+	if err != nil {
+		return rendered, err
+	}
+	if top.component {
+		return rendered, fmt.Errorf("%s: kind: a Component is rendered as part of a kustomization only", rendered.File)
+	}
+	if work := top.settle(); work > MaxWork {
+		return rendered, fmt.Errorf("%s: its patches, labels and replacements may come to more than %d bytes in all the objects that they meet: give them narrower targets, or split it over several GitSyncs",
+			rendered.File, MaxWork)
+	}
+	if err := turn.Acquire(ctx, 1); err != nil {
+		return rendered, err
+	}
+	defer turn.Release(1)
+	rendered.Objects, err = build(files, "/"+folder)
+	if err != nil {
+		return rendered, fmt.Errorf("%s: %w", rendered.File, err)
+	}
+	return rendered, nil
+}
+
+// build runs kustomize over files, which hold nothing that was not looked at.
+func build(files filesys.FileSystem, folder string) ([][]byte, error) {
+	defer guardLog()()
+	options := krusty.MakeDefaultOptions()
+	options.LoadRestrictions = types.LoadRestrictionsNone // files of other folders: all that there are may be read
+	built, err := krusty.MakeKustomizer(options).Run(files, path.Clean(folder))
+	if err != nil {
+		return nil, err
+	}
+	return encode(built)
+}
+
+func encode(built resmap.ResMap) ([][]byte, error) {
+	const most = 32 << 20
+	var objects [][]byte
+	total := 0
+	for _, object := range built.Resources() {
+		encoded, err := object.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("%s %s is no JSON: %w", object.GetKind(), object.GetName(), err)
+		}
+		if total += len(encoded); total > most {
+			return nil, fmt.Errorf("renders to more than %d bytes", most)
+		}
+		objects = append(objects, encoded)
+	}
+	return objects, nil
+}
+
+// guardLog keeps kustomize from ending the process with log.Fatal, which it does for some content, for as long as the function that it
+// returns was not called.
+func guardLog() func() {
+	before := log.Writer()
+	log.SetOutput(fatalGuard{before})
+	return func() { log.SetOutput(before) }
+}
+
+type fatalGuard struct{ io.Writer }
+
+// Write turns what log.Fatal would print before it exits into a panic, where kustomize called it, and passes on everything else.
+func (g fatalGuard) Write(text []byte) (int, error) {
+	const deepest = 16
+	callers := make([]uintptr, deepest)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(1, callers)])
+	fatal := false
+	for {
+		frame, more := frames.Next()
+		fatal = fatal || strings.HasPrefix(frame.Function, "log.Fatal")
+		if fatal && strings.HasPrefix(frame.Function, "sigs.k8s.io/kustomize/") {
+			panic(errors.New(strings.TrimSpace(string(text))))
+		}
+		if !more {
+			return g.Writer.Write(text)
+		}
+	}
+}
