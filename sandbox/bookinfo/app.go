@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -17,6 +16,14 @@ const (
 	Details     = "details"
 	Reviews     = "reviews"
 	Ratings     = "ratings"
+	// HTTPBin answers as httpbin does: /headers, /status/503, /delay/2, /get, /anything.
+	HTTPBin = "httpbin"
+	// TCPEcho answers lines over TCP: see ServeTCP.
+	TCPEcho = "tcp-echo"
+	// Customer calls Preference, which calls Recommendation, all at port 8080.
+	Customer       = "customer"
+	Preference     = "preference"
+	Recommendation = "recommendation"
 )
 
 // Options say what an app is.
@@ -91,6 +98,10 @@ func (a *App) routes() error {
 		serve("/reviews/{id}", r.serve)
 	case Ratings:
 		serve("/ratings/{id}", a.serveRatings)
+	case HTTPBin:
+		a.routeHTTPBin(serve)
+	case Customer, Preference, Recommendation:
+		serve("/", a.serveChain)
 	default:
 		serve("/", a.serveEcho)
 	}
@@ -138,15 +149,13 @@ func (a *App) serveMisbehave(w http.ResponseWriter, r *http.Request) {
 // behaved puts the present misbehaviour before a handler.
 func (a *App) behaved(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m := *a.misbehave.Load()
-		if m.Latency > 0 && !pause(r.Context(), m.Latency) {
+		if a.mayAnswer(r.Context()) {
+			next.ServeHTTP(w, r)
 			return
 		}
-		if n := float64(a.requests.Add(1)); math.Floor(n*m.ErrorRate) > math.Floor((n-1)*m.ErrorRate) {
+		if r.Context().Err() == nil {
 			answer(w, http.StatusInternalServerError, map[string]string{"error": "misbehaving as told"})
-			return
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 

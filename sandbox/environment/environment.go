@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ import (
 )
 
 const istioNamespace = "istio-system"
+
+// gatewayPorts are those that a Gateway's servers may have here.
+var gatewayPorts = []uint32{80, 443, 8080, 8443, 31400}
 
 // Options say what an environment starts with.
 type Options struct {
@@ -61,6 +65,7 @@ type Environment struct {
 
 	client  *standalone
 	gateway *standalone
+	hosts   hostTable
 
 	mu        sync.Mutex
 	pods      map[string][]*pod // by Deployment
@@ -133,7 +138,7 @@ func (e *Environment) startGateway(ctx context.Context) (err error) {
 		namespace = e.Namespace
 	}
 	if e.gateway, err = e.startStandalone(ctx, namespace, "istio-ingressgateway", sidecar.Options{
-		Kind: sidecar.Router, Workload: "istio-ingressgateway", Ports: []uint32{80},
+		Kind: sidecar.Router, Workload: "istio-ingressgateway", Ports: gatewayPorts,
 		Labels: map[string]string{"app": "istio-ingressgateway", "istio": "ingressgateway"},
 	}); err != nil || e.options.Empty {
 		return err
@@ -145,7 +150,7 @@ func (e *Environment) startStandalone(ctx context.Context, namespace, name strin
 	address := e.cp.NewPodAddress()
 	s := &standalone{namespace: namespace, pod: name + "-" + podSuffix(address)}
 	o.Discovery, o.Address, o.Pod, o.Namespace = e.cp.DiscoveryAddress, address, s.pod, namespace
-	o.EnvoyStats, o.Log = e.options.EnvoyStats, e.options.Log
+	o.EnvoyStats, o.Log, o.Resolve = e.options.EnvoyStats, e.options.Log, e.hosts.resolve
 	var err error
 	s.proxy, err = sidecar.Start(ctx, o)
 	return s, err
@@ -185,6 +190,23 @@ func (e *Environment) IngressURL() string {
 		return ""
 	}
 	return "http://" + e.gateway.proxy.Gateway(80)
+}
+
+// DialTCP opens a connection from the client's pod by service name and port,
+// such as tcp-echo:9000; a port of TLS or gRPC too. One that leads nowhere is
+// closed after it was opened, as behind any sidecar. Programs get the same by
+// CONNECT at ClientProxy.
+func (e *Environment) DialTCP(ctx context.Context, address string) (net.Conn, error) {
+	return e.client.proxy.DialTCP(ctx, address)
+}
+
+// IngressAddress is the host:port behind the gateway's port, which is one of 80,
+// 443, 8080, 8443 and 31400; "" without a gateway, or for another port.
+func (e *Environment) IngressAddress(port uint32) string {
+	if e.gateway == nil {
+		return ""
+	}
+	return e.gateway.proxy.Gateway(port)
 }
 
 // ClientProxyID is how istiod names the proxy of Client, for its debug interface.

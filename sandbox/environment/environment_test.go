@@ -148,7 +148,12 @@ func (n *namespace) load(o load.Options) load.Counts {
 // none is 0.
 func (n *namespace) query(labels string) float64 {
 	n.t.Helper()
-	promQL := fmt.Sprintf(`sum(istio_requests_total{namespace=%q,%s}) or vector(0)`, n.Namespace, labels)
+	return n.queryMetric("istio_requests_total", labels)
+}
+
+func (n *namespace) queryMetric(metric, labels string) float64 {
+	n.t.Helper()
+	promQL := fmt.Sprintf(`sum(%s{namespace=%q,%s}) or vector(0)`, metric, n.Namespace, labels)
 	response, err := http.Get(plane.PrometheusURL + "/api/v1/query?query=" + url.QueryEscape(promQL))
 	if err != nil {
 		n.t.Fatal(err)

@@ -217,6 +217,9 @@ func (e *Environment) publishTargets() error {
 	}
 	for _, pods := range e.pods {
 		for _, p := range pods {
+			if p.proxy == nil {
+				continue
+			}
 			groups = append(groups, target(e.Namespace, p.name, p.proxy.Metrics()))
 		}
 	}

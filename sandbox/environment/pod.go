@@ -33,6 +33,13 @@ const (
 	// ApplicationAnnotation on a WorkloadEntry is the app's own address, behind
 	// its sidecar: for /misbehave.
 	ApplicationAnnotation = "sandbox.sluice.dev/application"
+	// HostsAnnotation on a pod template names the hosts, divided by commas, that
+	// the pods stand for outside the mesh, such as api.partner.com. They resolve
+	// for the namespace's pods only.
+	HostsAnnotation = "sandbox.sluice.dev/hosts"
+	// injectLabel with the value "false" keeps the sidecar away, as in Istio; so
+	// does HostsAnnotation.
+	injectLabel = "sidecar.istio.io/inject"
 	// workloadNameLabel tells istiod which workload an entry belongs to.
 	workloadNameLabel = "service.istio.io/workload-name"
 	// drainTime lets other proxies learn that a pod goes before it is gone.
@@ -48,13 +55,18 @@ type pod struct {
 	ports      map[string]uint32
 	deployment string
 
+	outside bool     // of the mesh: without sidecar
+	hosts   []string // that it stands for
+
 	app        *bookinfo.App
 	server     *http.Server
-	listener   net.Listener
-	proxy      *sidecar.Proxy
-	configured atomic.Bool // the sidecar has its configuration
-	refused    bool        // its environment says READY=false
-	registered bool        // guarded by the environment's lock
+	listeners  []net.Listener
+	listener   net.Listener // for HTTP, whatever the ports are
+	appPorts   []sidecar.AppPort
+	proxy      *sidecar.Proxy // nil outside the mesh
+	configured atomic.Bool    // the sidecar has its configuration
+	refused    bool           // its environment says READY=false
+	registered bool           // guarded by the environment's lock
 }
 
 // startPod starts an app and its sidecar as the Deployment's template says.
@@ -72,26 +84,16 @@ func (e *Environment) startPod(d *appsv1.Deployment) (_ *pod, err error) {
 	}()
 	env := environmentOf(template.Spec)
 	p.refused = env["READY"] == "false"
-	if p.listener, err = (&net.ListenConfig{}).Listen(e.ctx, "tcp", net.JoinHostPort(address, "0")); err != nil {
-		return nil, fmt.Errorf("pod %s: %w", p.name, err)
-	}
-	p.proxy, err = sidecar.Start(e.ctx, sidecar.Options{
-		Discovery: e.cp.DiscoveryAddress, Pod: p.name, Namespace: e.Namespace, Workload: d.Name, Labels: p.labels,
-		Address: address, Application: p.listener.Addr().String(), PortNames: portNames(template.Spec), EnvoyStats: e.options.EnvoyStats, Log: e.options.Log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.ports = map[string]uint32{}
-	for _, name := range portNames(template.Spec) {
-		p.ports[name] = uint32(p.proxy.InboundPort()) // a Service's named targetPort is looked up there
-	}
+	p.hosts = strings.FieldsFunc(strings.ToLower(template.Annotations[HostsAnnotation]), func(r rune) bool { return r == ',' || r == ' ' })
+	p.outside = len(p.hosts) > 0 || p.labels[injectLabel] == "false"
 	kind := template.Annotations[AppAnnotation]
 	if kind == "" {
 		kind = p.labels["app"]
 	}
+	client := &deferredClient{}
 	p.app, err = bookinfo.New(bookinfo.Options{
-		Kind: kind, Version: p.labels["version"], Pod: p.name, Client: p.proxy.Client(), Env: env,
+		Kind: kind, Version: p.labels["version"], Pod: p.name, Env: env,
+		Client: &http.Client{Transport: client, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pod %s: %w", p.name, err)
@@ -99,23 +101,77 @@ func (e *Environment) startPod(d *appsv1.Deployment) (_ *pod, err error) {
 	if m, ok := e.misbehave[d.Name]; ok {
 		p.app.Misbehave(m)
 	}
-	p.server = &http.Server{Handler: p.app, ReadHeaderTimeout: 10 * time.Second}
-	e.background.Go(func() { _ = p.server.Serve(p.listener) }) // ends with close
+	p.server = newServer(p.app)
+	if p.appPorts, err = p.startServers(e.ctx, e, kind, template.Spec); err != nil {
+		return nil, err
+	}
+	if p.outside {
+		client.use(http.DefaultTransport)
+		p.standAlone(e)
+		return p, nil
+	}
+	return p, p.startSidecar(e, d.Name, client)
+}
+
+// standAlone is a pod's life outside the mesh.
+func (p *pod) standAlone(e *Environment) {
+	p.ports = map[string]uint32{}
+	for _, port := range p.appPorts {
+		if _, text, err := net.SplitHostPort(port.Application); err == nil && port.Name != "" {
+			number, _ := strconv.ParseUint(text, 10, 16) // a listener's own
+			p.ports[port.Name] = uint32(number)
+		}
+	}
+	e.hosts.add(p)
+	p.configured.Store(true)
+}
+
+func (p *pod) startSidecar(e *Environment, workload string, client *deferredClient) (err error) {
+	named := []string{"http"}
+	if slices.ContainsFunc(p.appPorts, func(port sidecar.AppPort) bool { return port.Name == "http" }) {
+		named = nil
+	}
+	p.proxy, err = sidecar.Start(e.ctx, sidecar.Options{
+		Discovery: e.cp.DiscoveryAddress, Pod: p.name, Namespace: e.Namespace, Workload: workload, Labels: p.labels,
+		Address: p.address, Application: p.listener.Addr().String(), PortNames: named, AppPorts: p.appPorts, Resolve: e.hosts.resolve,
+		EnvoyStats: e.options.EnvoyStats, Log: e.options.Log,
+	})
+	if err != nil {
+		return err
+	}
+	p.ports = p.proxy.NamedPorts() // a Service's named targetPort is looked up there
+	client.use(p.proxy.Client().Transport)
 	e.background.Go(func() {
 		if p.proxy.WaitReady(e.ctx) == nil {
 			p.configured.Store(true)
 			e.kick()
 		}
 	})
-	return p, nil
+	return nil
+}
+
+// deferredClient sends an app's calls through the sidecar, which starts after
+// the app.
+type deferredClient struct {
+	transport atomic.Pointer[http.RoundTripper]
+}
+
+func (c *deferredClient) use(t http.RoundTripper) { c.transport.Store(&t) }
+
+func (c *deferredClient) RoundTrip(r *http.Request) (*http.Response, error) {
+	t := c.transport.Load()
+	if t == nil {
+		return nil, errors.New("the sidecar is not there yet")
+	}
+	return (*t).RoundTrip(r)
 }
 
 func (p *pod) close() {
 	if p.server != nil {
 		_ = p.server.Close()
 	}
-	if p.listener != nil {
-		_ = p.listener.Close()
+	for _, l := range p.listeners {
+		_ = l.Close()
 	}
 	if p.proxy != nil {
 		p.proxy.Close()
@@ -125,6 +181,7 @@ func (p *pod) close() {
 // retire closes a pod that no longer has an entry, once others had the time to
 // learn of it.
 func (e *Environment) retire(p *pod) {
+	e.hosts.remove(p)
 	e.background.Go(func() {
 		timer := time.NewTimer(drainTime)
 		defer timer.Stop()
@@ -172,19 +229,6 @@ func (e *Environment) deregister(ctx context.Context, p *pod) error {
 	}
 	p.registered = false
 	return nil
-}
-
-// portNames gives the containers' named ports, all of which lead to the sidecar.
-func portNames(spec corev1.PodSpec) []string {
-	names := []string{"http"}
-	for _, c := range spec.Containers {
-		for _, port := range c.Ports {
-			if port.Name != "" && !slices.Contains(names, port.Name) {
-				names = append(names, port.Name)
-			}
-		}
-	}
-	return names
 }
 
 func environmentOf(spec corev1.PodSpec) map[string]string {
