@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"sluice.dev/sluice/internal/pipeline"
 )
 
@@ -115,12 +117,15 @@ func (c *convergence) unlessRefused(change change, err error) error {
 
 // writeTogether makes changes at the same time. What follows from each write is noted in their order.
 func (c *convergence) writeTogether(ctx context.Context, changes []change) error {
-	results := make([]error, len(changes))
+	results := make([]result, len(changes))
+	for i := range changes {
+		results[i] = c.prepare(ctx, &changes[i])
+	}
 	var wait sync.WaitGroup
 	for i := 1; i < len(changes); i++ {
-		wait.Go(func() { results[i] = c.send(ctx, &changes[i]) })
+		wait.Go(func() { results[i].err = c.send(ctx, &changes[i]) })
 	}
-	results[0] = c.send(ctx, &changes[0])
+	results[0].err = c.send(ctx, &changes[0])
 	wait.Wait()
 	var failures []error
 	for i := range changes {
@@ -132,11 +137,26 @@ func (c *convergence) writeTogether(ctx context.Context, changes []change) error
 }
 
 func (c *convergence) write(ctx context.Context, change change) error {
-	return c.note(change, c.send(ctx, &change))
+	result := c.prepare(ctx, &change)
+	result.err = c.send(ctx, &change)
+	return c.note(change, result)
+}
+
+// result of a write: what was sent, and whose work it undid.
+type result struct {
+	err    error
+	sent   *unstructured.Unstructured
+	writer string
+}
+
+// prepare notes what a write is about before it is made.
+func (c *convergence) prepare(ctx context.Context, change *change) result {
+	return result{sent: change.want, writer: c.otherWriter(ctx, change)}
 }
 
 // note remembers what a write did: to the sight, to the clocks, and in the metrics.
-func (c *convergence) note(change change, err error) error {
+func (c *convergence) note(change change, result result) error {
+	err := result.err
 	c.Metrics.wrote(change.kind.Kind, err)
 	if change.carries {
 		// Clocks count from the last write: an earlier one's time is not that of one whose answer was lost.
@@ -151,6 +171,7 @@ func (c *convergence) note(change change, err error) error {
 	} else {
 		c.ledger.wrote(change.kind, change.want)
 	}
+	c.noteContest(&change, result.sent, result.writer)
 	c.sight.replace(change.kind, change.name, change.want)
 	if c.written == nil {
 		c.written = map[objectRef]bool{}

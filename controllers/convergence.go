@@ -236,6 +236,9 @@ func (c *convergence) result() reconcile.Result {
 		}
 	}
 	soonest(c.plan.wait)
+	if ends := c.notes.contendedUntil(c.Clock.Now()); !ends.IsZero() {
+		soonest(ends.Sub(c.Clock.Now()))
+	}
 	if c.notes.unsure {
 		soonest(5 * conflictRetry)
 	}

@@ -61,7 +61,8 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 			PinnedSubsets: surveyed.PinnedSubsets,
 			SurveyProblem: fromMesh(surveyed.Problem), WriteProblem: c.plan.problem, Faults: faults, Mirrors: mirrors,
 		},
-		Samples: c.Analyst.Samples(c.key), Probe: c.Analyst.Probe(c.key), Breaker: c.Analyst.Breaker(c.key),
+		Contended: c.notes.contended(now),
+		Samples:   c.Analyst.Samples(c.key), Probe: c.Analyst.Probe(c.key), Breaker: c.Analyst.Breaker(c.key),
 	}
 	if rule := surveyed.DestinationRule; rule != nil {
 		in.Mesh.Breakers = mesh.CircuitBreakers(find(c.sight.destinationRules, rule.Name))

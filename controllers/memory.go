@@ -45,6 +45,8 @@ type notes struct {
 	toldOfDeletion bool
 	// conflicts in a row, by which retries back off.
 	conflicts int
+	// contests for objects that others write as well.
+	contests map[objectRef]*contest
 }
 
 // sighting of a subset in the rule. came: it was not there before.

@@ -82,6 +82,7 @@ func (c *convergence) makePlan(now time.Time) plan {
 	} else {
 		p.changes = slices.Concat(rule, routes)
 	}
+	p.judgeContests()
 	return p.plan
 }
 

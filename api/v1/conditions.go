@@ -25,6 +25,7 @@ const (
 	ConditionReconciling = "Reconciling"
 	ConditionStalled     = "Stalled"
 	ConditionUnreleased  = "Unreleased"
+	ConditionContended   = "Contended"
 )
 
 // Reasons of Waiting.
@@ -32,6 +33,7 @@ const (
 	ReasonSuspended  = "Suspended"
 	ReasonNoEvidence = "NoEvidence"
 	ReasonFaultBusy  = "FaultBusy"
+	ReasonContended  = "Contended"
 )
 
 // Reasons of RolledBack; NoEvidence is one as well.
@@ -77,6 +79,9 @@ const (
 	ReasonWorkloadChanged = "WorkloadChanged"
 	ReasonVersionChanged  = "VersionChanged"
 )
+
+// ReasonRestored is the reason of the event that tells of what somebody else wrote and Sluice put back.
+const ReasonRestored = "Restored"
 
 // SetPhase writes phase, reason and message, and the three conditions that follow from the phase.
 // The conditions' transition times are set to now only where their status changes.

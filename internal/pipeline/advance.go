@@ -18,6 +18,8 @@ func (d *draft) awaitCanary() {
 	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.in.Mesh.SurveyProblem, d.overlap(run.To), d.planProblem()); {
 	case p != nil:
 		d.stall(*p)
+	case d.in.Contended != "":
+		d.wait(v1.ReasonContended, "%s", d.in.Contended)
 	case d.rollout.Spec.Suspend:
 		d.wait(v1.ReasonSuspended, "spec.suspend is set: run %d to %s begins when it is cleared", run.Number, run.To)
 	case !canary.Found:

@@ -43,6 +43,7 @@ func (d *draft) finish() Decision {
 	d.refreshSince()
 	d.refreshSubsets()
 	d.watchBreaker()
+	d.setCondition(v1.ConditionContended, v1.ReasonContended, d.in.Contended)
 	d.trim()
 	out := Decision{
 		Status: d.status, Events: d.events, Watch: d.watch, Rollback: d.rollback,
@@ -89,7 +90,7 @@ func (d *draft) setPhase(phase v1.Phase, reason, message string) {
 	d.status.SetPhase(phase, reason, message, d.rollout.Generation, metav1.Time{Time: d.in.Now.UTC().Truncate(time.Second)})
 	announced := phase == v1.PhaseStalled || phase == v1.PhaseWaiting || phase == v1.PhaseDetached
 	if announced && (before.Phase != phase || before.Reason != reason) {
-		d.event(phase == v1.PhaseStalled, reason, "%s", message)
+		d.event(phase == v1.PhaseStalled || reason == v1.ReasonContended, reason, "%s", message)
 	}
 }
 
@@ -237,13 +238,21 @@ func (d *draft) dropOldest() bool {
 
 // setUnreleased keeps the condition only while it is true.
 func (d *draft) setUnreleased(on bool) {
-	if !on {
-		meta.RemoveStatusCondition(&d.status.Conditions, v1.ConditionUnreleased)
+	message := ""
+	if on {
+		message = fmt.Sprintf("the pod template of %s changed without a change of spec.version: it was not gated", d.status.Stable)
+	}
+	d.setCondition(v1.ConditionUnreleased, v1.ReasonWorkloadChanged, message)
+}
+
+// setCondition keeps a condition only while there is a message.
+func (d *draft) setCondition(kind, reason, message string) {
+	if message == "" {
+		meta.RemoveStatusCondition(&d.status.Conditions, kind)
 		return
 	}
 	meta.SetStatusCondition(&d.status.Conditions, metav1.Condition{
-		Type: v1.ConditionUnreleased, Status: metav1.ConditionTrue, Reason: v1.ReasonWorkloadChanged,
-		Message:            fmt.Sprintf("the pod template of %s changed without a change of spec.version: it was not gated", d.status.Stable),
+		Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message,
 		ObservedGeneration: d.rollout.Generation, LastTransitionTime: metav1.Time{Time: d.in.Now.UTC().Truncate(time.Second)},
 	})
 }

@@ -30,6 +30,8 @@ func (d *draft) inFlight() {
 	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.in.Mesh.SurveyProblem, d.subsetInUse(d.status.Stable), d.testProblem()); {
 	case p != nil:
 		d.stall(*p)
+	case d.in.Contended != "":
+		d.wait(v1.ReasonContended, "%s", d.in.Contended)
 	case d.rollout.Spec.Suspend:
 		d.wait(v1.ReasonSuspended, "spec.suspend is set: step %s goes on when it is cleared", d.status.Step.Display)
 	default:

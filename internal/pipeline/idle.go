@@ -33,6 +33,8 @@ func (d *draft) idle() {
 		d.stall(*p)
 	case version == d.status.Stable && d.in.Mesh.SurveyProblem != nil:
 		d.stall(*d.in.Mesh.SurveyProblem)
+	case version == d.status.Stable && d.in.Contended != "":
+		d.wait(v1.ReasonContended, "%s", d.in.Contended)
 	case version == d.status.Stable:
 		d.serve()
 	case d.rejected():
@@ -42,6 +44,8 @@ func (d *draft) idle() {
 		d.stall(*d.pinned(version))
 	case d.proven(version):
 		d.returnAtOnce(version) // neither suspension nor a window holds up a way back
+	case d.in.Contended != "":
+		d.wait(v1.ReasonContended, "%s", d.in.Contended)
 	case d.rollout.Spec.Suspend:
 		d.wait(v1.ReasonSuspended, "spec.suspend is set: %s stays on %s until it is cleared", d.rollout.Spec.Host, d.status.Stable)
 	default:

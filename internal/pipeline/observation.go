@@ -33,6 +33,8 @@ type Input struct {
 	Mesh        Mesh
 	// Written tells when the mesh was last known to be as status.traffic says; nil when it is not, or not known yet.
 	Written *Written
+	// Contended tells who undoes, in a loop, what is written, and the remedy; empty: nobody does.
+	Contended string
 	// Samples of each watched gate, by gate name, in order of time.
 	Samples map[string]GateSamples
 	// Probe of the current step; nil when none has begun.

@@ -39,6 +39,22 @@ func pushes(at time.Duration, version string) act {
 
 const minute = time.Minute
 
+// undoing is another writer in a loop, who takes the canary's weight away.
+func undoing(from, every time.Duration, times int) []act {
+	var acts []act
+	for i := range times {
+		acts = append(acts, act{from + time.Duration(i)*every, func(w *world) {
+			w.transcript.line("another writer", "weights 100/0")
+			w.editRoutes(mainKey, func(r map[string]any) {
+				if list, _ := r["route"].([]any); len(list) == 2 {
+					list[0].(map[string]any)["weight"], list[1].(map[string]any)["weight"] = int64(100), int64(0)
+				}
+			})
+		}})
+	}
+	return acts
+}
+
 // half is a time in the middle of the step named half, of a run that was pushed at 1:00.
 const half = 2*minute + 5*time.Second
 
@@ -87,6 +103,7 @@ var scripts = []script{
 			w.editSpec(func(s *v1.RolloutSpec) { s.Suspend = false })
 		}},
 	}},
+	{name: "contended-at-half", last: 12 * minute, ends: "Healthy/Serving", stable: "v3", story: append([]act{pushes(minute, "v3")}, undoing(half, 10*time.Second, 8)...)},
 	{name: "instant-return", last: 8 * minute, ends: "Healthy/Serving", stable: "v1", story: []act{pushes(minute, "v3"), pushes(7*minute, "v1")}},
 	{name: "canary-never-available", last: 6 * minute, ends: "RolledBack/Unavailable", stable: "v1", story: []act{
 		{30 * time.Second, func(w *world) { w.setReady("v3", false) }},
