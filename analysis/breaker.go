@@ -142,13 +142,13 @@ func see(answer *call, w pipeline.BreakerWatch) (string, counts) {
 	switch canary := w.Canary; {
 	case !ok:
 		return "Prometheus gave no answer that can be read", known
-	case !from.versions && w.Scope != v1.BreakerHost && !overflows && slices.Contains(w.Signals, v1.SignalOverflow):
+	case !from.versions && canary.Host == "" && w.Scope != v1.BreakerHost && !overflows && slices.Contains(w.Signals, v1.SignalOverflow):
 		return fmt.Sprintf("Prometheus has no %s of version %s's clusters: of a connection that is refused Istio's metrics tell no version, so the callers' proxies have to expose Envoy's (proxyStatsMatcher)",
 			from.overflows, canary.Version), known
 	case overflows || ejections:
 	case !reported:
 		return fmt.Sprintf("Prometheus has no %s of %s from its callers, and none of Envoy's statistics of its clusters", from.seen, w.Host), known
-	case w.Scope != v1.BreakerHost && canary.Labels["version"] == "" && canary.Workload == "":
+	case w.Scope != v1.BreakerHost && canary.Host == "" && canary.Labels["version"] == "" && canary.Workload == "":
 		return fmt.Sprintf("version %s has neither a label `version` nor a workload, so Istio's metrics can not tell it apart", canary.Version), known
 	}
 	return "", known

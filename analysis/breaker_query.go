@@ -119,7 +119,7 @@ func (l lookup) reach() time.Duration {
 func (l lookup) parts() map[string]string {
 	parts := map[string]string{}
 	own, byHost, from := l.own(), l.host(), sourcesOf(l.watch)
-	host, watches := hostMatchers(l.watch), func(s v1.BreakerSignal) bool { return slices.Contains(l.watch.Signals, s) }
+	host, watches := hostMatchers(l.watch, hostsInScope(l.watch)), func(s v1.BreakerSignal) bool { return slices.Contains(l.watch.Signals, s) }
 	var flags []string
 	for signal, flag := range map[v1.BreakerSignal]string{v1.SignalOverflow: flagOverflow, v1.SignalRetryLimit: flagRetryLimit} {
 		if watches(signal) {
@@ -142,13 +142,13 @@ func (l lookup) parts() map[string]string {
 				envoyEjections, otherClusters(l.watch), promDuration(byHost.window))
 		}
 	}
-	parts[partSeen] = "group(" + from.seen + "{" + host + "})"
+	parts[partSeen] = "group(" + from.seen + "{" + hostMatchers(l.watch, allHosts(l.watch)) + "})"
 	return parts
 }
 
 // lost counts the requests to the host that found no endpoint.
 func (l lookup) lost(s stretch) string {
-	return "sum(" + l.grown(sourcesOf(l.watch).lost+"{"+hostMatchers(l.watch)+","+flagMatcher(flagNoEndpoint)+"}", s) + ")"
+	return "sum(" + l.grown(sourcesOf(l.watch).lost+"{"+hostMatchers(l.watch, hostsInScope(l.watch))+","+flagMatcher(flagNoEndpoint)+"}", s) + ")"
 }
 
 // lostBefore counts, at the start of the run, the requests that found no endpoint in the window before it.
@@ -200,10 +200,33 @@ func (l lookup) beforeWindow(s stretch) time.Duration {
 	return l.at.Add(-s.window).Sub(s.since).Truncate(time.Millisecond)
 }
 
-// hostMatchers select the requests to the host as its callers' proxies report them: a lost one has no other witness.
-func hostMatchers(w pipeline.BreakerWatch) string {
-	return fmt.Sprintf("reporter=%q,destination_service_name=%q,destination_service_namespace=%q",
-		"source", serviceName(w.Host, w.Namespace), w.Namespace)
+// hostMatchers select the requests to hosts as their callers' proxies report them: a lost one has no other witness.
+func hostMatchers(w pipeline.BreakerWatch, hosts []string) string {
+	if len(hosts) == 1 {
+		return fmt.Sprintf("reporter=%q,destination_service_name=%q,destination_service_namespace=%q",
+			"source", serviceName(hosts[0], w.Namespace), w.Namespace)
+	}
+	var names []string
+	for _, host := range hosts {
+		names = append(names, regexp.QuoteMeta(serviceName(host, w.Namespace)))
+	}
+	return fmt.Sprintf("reporter=%q,destination_service_name=~%q,destination_service_namespace=%q", "source", strings.Join(names, "|"), w.Namespace)
+}
+
+// allHosts are the Rollout's, and the one that the canary may have of its own.
+func allHosts(w pipeline.BreakerWatch) []string {
+	if w.Canary.Host == "" || v1.HostKey(w.Canary.Host, w.Namespace) == v1.HostKey(w.Host, w.Namespace) {
+		return []string{w.Host}
+	}
+	return []string{w.Host, w.Canary.Host}
+}
+
+// hostsInScope are those of allHosts whose lost requests may count: where the canary has a host of its own, that alone.
+func hostsInScope(w pipeline.BreakerWatch) []string {
+	if hosts := allHosts(w); w.Scope == v1.BreakerHost || len(hosts) == 1 {
+		return hosts
+	}
+	return []string{w.Canary.Host}
 }
 
 // flagMatcher selects by response flags, which come joined.
@@ -228,7 +251,19 @@ func otherClusters(w pipeline.BreakerWatch) string {
 const anySubset = "[^|]*"
 
 func clusters(w pipeline.BreakerWatch, subset string) string {
-	return `outbound\|[0-9]+\|` + subset + `\|` + regexp.QuoteMeta(v1.HostKey(w.Host, w.Namespace)) + `(;.*)?`
+	return `outbound\|[0-9]+\|` + subset + `\|` + anyOf(w) + `(;.*)?`
+}
+
+// anyOf matches the names in full of the hosts that count.
+func anyOf(w pipeline.BreakerWatch) string {
+	var names []string
+	for _, host := range hostsInScope(w) {
+		names = append(names, regexp.QuoteMeta(v1.HostKey(host, w.Namespace)))
+	}
+	if len(names) == 1 {
+		return names[0]
+	}
+	return "(" + strings.Join(names, "|") + ")"
 }
 
 // joined asks for all parts at once.
@@ -279,6 +314,9 @@ func readCounts(answer model.Value, w pipeline.BreakerWatch) (counts, bool) {
 // ofCanary tells whether a lost request was for the canary. On an overflow the endpoint is known, of which Istio knows the
 // workload only; the version is told where a response came first.
 func ofCanary(metric model.Metric, canary pipeline.GateTarget) bool {
+	if canary.Host != "" {
+		return true // the requests are those to its host
+	}
 	version, workload := string(metric["destination_version"]), string(metric["destination_workload"])
 	return (canary.Labels["version"] != "" && version == canary.Labels["version"]) || (canary.Workload != "" && workload == canary.Workload)
 }

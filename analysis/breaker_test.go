@@ -385,3 +385,31 @@ func TestWindows(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A canary with a host of its own: what is lost on the way there is the canary's, what is lost on the way to the Rollout's is not.
+func TestBreakerElsewhere(t *testing.T) {
+	w := breakerOf("w")
+	w.Subset, w.Canary = "", pipeline.GateTarget{Version: "v2", Host: "api-v2.partner.com"}
+	parts := lookup{watch: w, at: at(60)}.parts()
+	for part, want := range map[string]string{
+		partRequests: `destination_service_name="api-v2.partner.com",destination_service_namespace="bookinfo"`,
+		partOverflow: `cluster_name=~"outbound\\|[0-9]+\\|\\|api-v2\\.partner\\.com(;.*)?"`,
+		partSeen:     `destination_service_name=~"reviews|api-v2\\.partner\\.com"`,
+	} {
+		if !strings.Contains(parts[part], want) {
+			t.Errorf("part %s lacks %s:\n%s", part, want, parts[part])
+		}
+	}
+	known, _ := readCounts(model.Vector{lostRequests("UO", "unknown", "unknown", 2)}, w)
+	if known.flagged[flagOverflow] != 2 {
+		t.Errorf("overflows on the way to the canary's host: %v, want 2", known.flagged)
+	}
+	if blind, _ := see(&call{answer: model.Vector{partOf(partSeen, 1)}}, w); blind != "" {
+		t.Errorf("blind: %s", blind)
+	}
+	w.Scope = v1.BreakerHost
+	parts = lookup{watch: w, at: at(60)}.parts()
+	if want := `(reviews\\.bookinfo\\.svc\\.cluster\\.local|api-v2\\.partner\\.com)`; !strings.Contains(parts[partOverflow], want) {
+		t.Errorf("of the whole host, %s is missing:\n%s", want, parts[partOverflow])
+	}
+}

@@ -104,6 +104,9 @@ func canaryMatchers(g pipeline.GateWatch) (string, error) {
 	if g.Exposure == pipeline.ExposureMirror {
 		reporter = "destination"
 	}
+	if g.Canary.Host != "" {
+		return elsewhereMatchers(g, reporter), nil
+	}
 	label, value := "destination_version", g.Canary.Labels["version"]
 	if value == "" {
 		label, value = "destination_workload", g.Canary.Workload
@@ -116,13 +119,31 @@ func canaryMatchers(g pipeline.GateWatch) (string, error) {
 		reporter, serviceName(g.Host, g.Namespace), g.Namespace, label, value), nil
 }
 
+// elsewhereMatchers select the requests to a canary with a host of its own. What its own proxies report bears the name of any of
+// the Services that select its pods, so there its workload tells, where there is one.
+func elsewhereMatchers(g pipeline.GateWatch, reporter string) string {
+	if g.Exposure == pipeline.ExposureMirror && g.Canary.Workload != "" {
+		return fmt.Sprintf("reporter=%q,destination_workload=%q,destination_workload_namespace=%q", reporter, g.Canary.Workload, g.Namespace)
+	}
+	return fmt.Sprintf("reporter=%q,destination_service_name=%q,destination_service_namespace=%q",
+		reporter, serviceName(g.Canary.Host, g.Namespace), g.Namespace)
+}
+
 // serviceName is Istio's destination_service_name for a host: the Service's short name, else the host as it is.
 func serviceName(host, namespace string) string {
-	name, rest, dotted := strings.Cut(host, ".")
-	if !dotted || rest == namespace || rest == namespace+".svc" || strings.HasPrefix(rest, namespace+".svc.") {
+	key := v1.HostKey(host, namespace)
+	if name, isService := strings.CutSuffix(key, "."+namespace+"."+v1.ClusterDomain); isService && !strings.Contains(name, ".") {
 		return name
 	}
-	return host
+	return key
+}
+
+// hostOf is Istio's destination_service for a version: the full name of its own host, else of the Rollout's.
+func hostOf(g pipeline.GateWatch, t pipeline.GateTarget) string {
+	if t.Host != "" {
+		return v1.HostKey(t.Host, g.Namespace)
+	}
+	return v1.HostKey(g.Host, g.Namespace)
 }
 
 // promDuration writes a duration as PromQL reads it, in one unit: 60s, 1500ms.

@@ -43,10 +43,44 @@ func TestCanaryMatchers(t *testing.T) {
 	}
 }
 
+// A canary with a host of its own is told by that; its own proxies, which alone see what is mirrored, may name another Service.
+func TestCanaryMatchersElsewhere(t *testing.T) {
+	for name, c := range map[string]struct {
+		canary   pipeline.GateTarget
+		exposure pipeline.Exposure
+		want     string
+	}{
+		"a Service": {
+			pipeline.GateTarget{Version: "v2", Host: "reviews-v2", Labels: map[string]string{"version": "v2"}}, pipeline.ExposureTraffic,
+			`reporter="source",destination_service_name="reviews-v2",destination_service_namespace="bookinfo"`,
+		},
+		"a Service that is mirrored to": {
+			pipeline.GateTarget{Version: "v2", Host: "reviews-v2", Workload: "reviews-v2"}, pipeline.ExposureMirror,
+			`reporter="destination",destination_workload="reviews-v2",destination_workload_namespace="bookinfo"`,
+		},
+		"an external host": {
+			pipeline.GateTarget{Version: "v2", Host: "API-v2.partner.com"}, pipeline.ExposureTraffic,
+			`reporter="source",destination_service_name="api-v2.partner.com",destination_service_namespace="bookinfo"`,
+		},
+	} {
+		got, err := canaryMatchers(pipeline.GateWatch{Host: "reviews", Namespace: "bookinfo", Canary: c.canary, Exposure: c.exposure})
+		if got != c.want || err != nil {
+			t.Errorf("%s: %s, %v; want %s", name, got, err, c.want)
+		}
+	}
+	g := pipeline.GateWatch{
+		Query: `{{ .CanaryHost }} {{ .StableHost }} {{ .Canary }}`, Host: "api.partner.com", Namespace: "bookinfo",
+		Canary: pipeline.GateTarget{Version: "1.4.2", Host: "partner-v2"}, Stable: pipeline.GateTarget{Version: "v1"},
+	}
+	if got, err := renderQuery(g); got != "partner-v2.bookinfo.svc.cluster.local api.partner.com 1.4.2" || err != nil {
+		t.Errorf("a query of the user's: %s, %v", got, err)
+	}
+}
+
 func TestServiceName(t *testing.T) {
 	for host, want := range map[string]string{
-		"reviews": "reviews", "reviews.bookinfo": "reviews", "reviews.bookinfo.svc": "reviews",
-		"reviews.bookinfo.svc.cluster.local": "reviews", "reviews.bookinfo.svc.acme.example": "reviews",
+		"reviews": "reviews", "reviews.bookinfo": "reviews.bookinfo", "reviews.bookinfo.svc": "reviews.bookinfo.svc",
+		"reviews.bookinfo.svc.cluster.local": "reviews", "reviews.bookinfo.svc.acme.example": "reviews.bookinfo.svc.acme.example",
 		"api.partner.com": "api.partner.com", "reviews.bookinfos": "reviews.bookinfos",
 	} {
 		if got := serviceName(host, "bookinfo"); got != want {

@@ -16,7 +16,7 @@ const maxQuery = 16 << 10
 var (
 	errTooLong       = fmt.Errorf("it grows beyond %d bytes", maxQuery)
 	errNotInQueries  = errors.New("it is not available in queries")
-	queryVariables   = ".Canary, .Stable, .Host, .Service, .Namespace, .Window, .CanaryWorkload and .StableWorkload"
+	queryVariables   = ".Canary, .Stable, .Host, .Service, .Namespace, .Window, .CanaryWorkload, .StableWorkload, .CanaryHost and .StableHost"
 	queryFunctions   = template.FuncMap{"print": bounded(fmt.Sprint), "println": bounded(fmt.Sprintln), "printf": boundedFormat, "html": unavailable, "js": unavailable, "urlquery": unavailable, "call": unavailable}
 	errNoRepetitions = errors.New("range, define, template and block are not available in queries")
 )
@@ -42,6 +42,7 @@ func render(g pipeline.GateWatch) (string, error) {
 	err = parsed.Execute(&out, map[string]string{
 		"Canary": g.Canary.Version, "CanaryWorkload": g.Canary.Workload,
 		"Stable": g.Stable.Version, "StableWorkload": g.Stable.Workload,
+		"CanaryHost": hostOf(g, g.Canary), "StableHost": hostOf(g, g.Stable),
 		"Host": g.Host, "Service": serviceName(g.Host, g.Namespace), "Namespace": g.Namespace,
 		"Window": promDuration(g.Window),
 	})

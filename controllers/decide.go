@@ -33,6 +33,7 @@ func (c *convergence) decide(ctx context.Context) error {
 		in.Mesh.Faults[host] = target
 		c.decision = pipeline.Next(in)
 	}
+	c.saveDestinations()
 	c.saveMirrors()
 	c.savePolicies()
 	c.Metrics.decisionSeconds.Observe(c.Clock.Since(began).Seconds())
@@ -54,7 +55,7 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 	}
 	in := pipeline.Input{
 		Config: c.Config, Rollout: c.rollout, Now: now,
-		Versions: versions, Serving: serving, Unready: c.sight.unready(), HostProblem: c.sight.hostProblem(c.rollout),
+		Versions: versions, Serving: serving, Unready: c.sight.unready() || c.sight.unlisted(), HostProblem: c.sight.hostProblem(c.rollout),
 		Mesh: pipeline.Mesh{
 			VirtualServices: surveyed.VirtualServices, DestinationRule: surveyed.DestinationRule,
 			Subsets: surveyed.Subsets, SkippedRoutes: surveyed.SkippedRoutes, SplitRoutes: surveyed.SplitRoutes,
@@ -67,6 +68,7 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 	if rule := surveyed.DestinationRule; rule != nil {
 		in.Mesh.Breakers = mesh.CircuitBreakers(find(c.sight.destinationRules, rule.Name))
 	}
+	in.Mesh.Breakers = c.sight.breakersElsewhere(in.Mesh.Breakers, c.rollout)
 	in.Mesh.StepProblems = c.stepProblems(&in)
 	if c.sight.meshProblem != nil {
 		in.Mesh.SurveyProblem = c.sight.meshProblem
@@ -89,7 +91,8 @@ func (c *convergence) stepProblems(in *pipeline.Input) map[int]*pipeline.Problem
 	if status.Traffic == nil || c.plan.suspended || version == status.Stable {
 		return nil
 	}
-	canary := v1.Target{Version: version, Subset: in.Versions[version].Subset, Labels: in.Versions[version].Labels}
+	seen := in.Versions[version]
+	canary := v1.Target{Version: version, Subset: seen.Subset, Labels: seen.Labels, Host: seen.Host, Port: seen.Port}
 	problems := map[int]*pipeline.Problem{}
 	for i, traffic := range pipeline.TrafficAhead(c.rollout, canary) {
 		then := *c.rollout
@@ -154,6 +157,24 @@ func (c *convergence) saveMirrors() {
 			continue
 		}
 		if saved := mesh.SaveMirrors(managed, found); hashOf(saved) != hashOf(managed) {
+			status.VirtualServices[i] = saved
+			c.decision.Changed = true
+		}
+	}
+}
+
+// saveDestinations adds to the decision in which form the routes lead to the host, before they lead to one of a version's own.
+func (c *convergence) saveDestinations() {
+	status := &c.decision.Status
+	if t := status.Traffic; t == nil || (t.Stable.Host == "" && (t.Canary == nil || t.Canary.Host == "")) {
+		return
+	}
+	for i, managed := range status.VirtualServices {
+		found := find(c.sight.virtualServices, managed.Name)
+		if found == nil {
+			continue
+		}
+		if saved := mesh.SaveDestinations(c.rollout, managed, found); hashOf(saved) != hashOf(managed) {
 			status.VirtualServices[i] = saved
 			c.decision.Changed = true
 		}

@@ -90,10 +90,27 @@ func rawTokens(obj *unstructured.Unstructured) []string {
 	for host := range hosts {
 		tokens = append(tokens, hostToken(host))
 	}
+	if slices.ContainsFunc(tokens, wild) && inMesh(obj) {
+		tokens = append(tokens, wildToken)
+	}
 	for _, owner := range copyOwners(obj) {
 		tokens = append(tokens, copiesToken(owner))
 	}
 	return tokens
+}
+
+// wildToken is of what a rule or a route for one host alone would take the place of: it is for a wildcard, in the mesh.
+const wildToken = "wild"
+
+func wild(token string) bool {
+	host, ok := strings.CutPrefix(token, hostToken(""))
+	return ok && mesh.Wildcard(host)
+}
+
+// inMesh: sidecars obey the object, as they do unless it is for gateways only.
+func inMesh(obj *unstructured.Unstructured) bool {
+	gateways, _, err := unstructured.NestedStringSlice(obj.Object, "spec", "gateways")
+	return err == nil && (len(gateways) == 0 || slices.Contains(gateways, "mesh"))
 }
 
 // copyOwners are the Rollouts that routes of a VirtualService were inserted for.
@@ -110,12 +127,15 @@ func copyOwners(vs *unstructured.Unstructured) []string {
 // routingTokens are those of the VirtualServices that matter to a Rollout: what routes to its hosts, what it drives, holds its
 // copies, or has a name that it would take.
 func routingTokens(r *v1.Rollout) []string {
-	tokens := []string{nameToken(r.Name), copiesToken(r.Name)}
+	tokens := []string{nameToken(r.Name), copiesToken(r.Name), wildToken}
 	for _, host := range hostsOf(r) {
 		tokens = append(tokens, hostToken(mesh.HostKey(host, r.Namespace)))
 		if host != r.Spec.Host {
 			tokens = append(tokens, nameToken(mesh.FaultCarrier(r.Name, host, r.Namespace)))
 		}
+	}
+	for _, key := range r.HostKeys() {
+		tokens = append(tokens, hostToken(key))
 	}
 	for _, vs := range r.Spec.VirtualServices {
 		tokens = append(tokens, nameToken(vs.Name))
@@ -128,7 +148,10 @@ func routingTokens(r *v1.Rollout) []string {
 
 // ruleTokens are those of the DestinationRules that matter to a Rollout.
 func ruleTokens(r *v1.Rollout) []string {
-	tokens := []string{nameToken(r.Name), hostToken(mesh.HostKey(r.Spec.Host, r.Namespace))}
+	tokens := []string{nameToken(r.Name), wildToken}
+	for _, key := range r.HostKeys() {
+		tokens = append(tokens, hostToken(key))
+	}
 	if rule := r.Spec.DestinationRule; rule != nil {
 		tokens = append(tokens, nameToken(rule.Name))
 	}

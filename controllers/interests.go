@@ -46,7 +46,7 @@ func (in *interests) note(rollout *v1.Rollout, selectors []labels.Selector) {
 	for _, selector := range selectors {
 		i.tokens = append(i.tokens, selectorTokens(selector)...)
 	}
-	for _, host := range hostsOf(rollout) {
+	for _, host := range append(hostsOf(rollout), rollout.HostKeys()...) {
 		if name, _, ok := mesh.ServiceOf(host, rollout.Namespace); ok {
 			i.tokens = append(i.tokens, serviceToken(name))
 		}

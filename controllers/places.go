@@ -47,6 +47,14 @@ func (p *place) selectors() []labels.Selector {
 	return selectors
 }
 
+// selector finds the pods that serve the host; without one nothing does.
+func (p *place) selector() labels.Selector {
+	if selectors := p.selectors(); len(selectors) > 0 {
+		return selectors[0]
+	}
+	return labels.Nothing()
+}
+
 // selects tells whether the host finds its endpoints by labels; else nobody tells which of the workloads serve it.
 func (p *place) selects() bool { return len(p.selectors()) > 0 }
 

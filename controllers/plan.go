@@ -193,7 +193,7 @@ func (p *planner) waitFor(d time.Duration) {
 }
 
 func (p *planner) ruleHolds(t v1.Target) bool {
-	return slices.ContainsFunc(subsetsIn(p.rule), func(s v1.Subset) bool {
+	return t.Host != "" || slices.ContainsFunc(subsetsIn(p.rule), func(s v1.Subset) bool {
 		return s.Name == t.Subset && maps.Equal(s.Labels, t.Labels)
 	})
 }

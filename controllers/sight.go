@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,6 +24,8 @@ import (
 type sight struct {
 	// place is the host's own.
 	place
+	// elsewhere are the hosts that versions have of their own, by their keys.
+	elsewhere map[string]*place
 	// rollouts of the namespace that share a host or a VirtualService with this one, and itself.
 	rollouts []v1.Rollout
 	// virtualServices and destinationRules of the namespace that matter to the Rollout, by name, with what this reconcile wrote.
@@ -36,9 +40,9 @@ type sight struct {
 // look reads a Rollout's namespace, the mesh's objects through reader. What it wants to be woken by is noted before it reads.
 func (r *RolloutReconciler) look(ctx context.Context, rollout *v1.Rollout, reader client.Reader) (*sight, error) {
 	s := &sight{}
-	err := r.lookAtHost(ctx, rollout, s)
+	err := r.lookAtHosts(ctx, rollout, s)
 	if err == nil || errors.Is(err, errNotYet) { // it is woken when the kinds are known
-		r.interest.note(rollout, s.selectors())
+		r.interest.note(rollout, s.allSelectors())
 	}
 	if err != nil {
 		return nil, err
@@ -70,13 +74,36 @@ func (r *RolloutReconciler) lookAtNeighbours(ctx context.Context, rollout *v1.Ro
 	return err
 }
 
-func (r *RolloutReconciler) lookAtHost(ctx context.Context, rollout *v1.Rollout, s *sight) error {
+// lookAtHosts looks up the Rollout's host, and those that its versions have of their own.
+func (r *RolloutReconciler) lookAtHosts(ctx context.Context, rollout *v1.Rollout, s *sight) error {
 	found, err := r.place(ctx, rollout.Spec.Host, rollout.Namespace)
-	s.problem, err = unreadable(err)
 	if found != nil {
 		s.place = *found
 	}
+	s.elsewhere = map[string]*place{}
+	for i := 0; err == nil && i < len(rollout.Spec.Versions); i++ {
+		d := rollout.Spec.Versions[i].Destination
+		if d == nil {
+			continue
+		}
+		key := v1.HostKey(d.Host, rollout.Namespace)
+		if s.elsewhere[key] == nil {
+			s.elsewhere[key], err = r.place(ctx, d.Host, rollout.Namespace)
+		}
+	}
+	s.problem, err = unreadable(err)
 	return err
+}
+
+// allSelectors are those of all the hosts.
+func (s *sight) allSelectors() []labels.Selector {
+	selectors := s.selectors()
+	for _, key := range slices.Sorted(maps.Keys(s.elsewhere)) {
+		if p := s.elsewhere[key]; p != nil {
+			selectors = append(selectors, p.selectors()...)
+		}
+	}
+	return selectors
 }
 
 // lookAtMesh reads VirtualServices and DestinationRules, none of which may be older than our last write of it.
@@ -192,6 +219,11 @@ func (r *RolloutReconciler) lookAtPods(ctx context.Context, rollout *v1.Rollout,
 		return nil
 	}
 	err := r.fill(ctx, rollout, &s.place)
+	for _, p := range s.elsewhere {
+		if err == nil {
+			err = r.fill(ctx, rollout, p)
+		}
+	}
 	s.problem, err = unreadable(err)
 	return err
 }

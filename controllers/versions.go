@@ -31,6 +31,7 @@ func observeVersions(rollout *v1.Rollout, s *sight, subsets []v1.Subset) (versio
 			versions[name] = s.version(rollout, name, subsets)
 		}
 	}
+	s.noteSharedEndpoints(rollout, versions)
 	noteOverlaps(versions)
 	return versions, serving
 }
@@ -53,10 +54,13 @@ func knownVersions(rollout *v1.Rollout) []string {
 
 // version describes a version by its workload and its endpoints; either may be missing.
 func (s *sight) version(rollout *v1.Rollout, name string, subsets []v1.Subset) pipeline.Version {
+	if d := rollout.Spec.DestinationOf(name); d != nil {
+		return s.versionElsewhere(rollout, name, d)
+	}
 	subset, set := resolveSubset(rollout, name, subsets)
 	seen := pipeline.Version{Labels: set, Subset: subset, Ready: s.readyEndpoints(set)}
 	seen.Found, seen.Available = seen.Ready > 0, seen.Ready > 0
-	if w := s.workload(rollout, name, set); w != nil {
+	if w := s.workload(rollout, name, labels.SelectorFromSet(set)); w != nil {
 		// Replicas that the Service does not send to, or that the subset does not select, serve nobody.
 		seen.Found, seen.Available = true, w.available && (seen.Ready > 0 || !s.selects())
 		seen.Ready = max(seen.Ready, w.ready)
@@ -66,10 +70,10 @@ func (s *sight) version(rollout *v1.Rollout, name string, subsets []v1.Subset) p
 }
 
 // readyEndpoints counts those that bear the labels.
-func (s *sight) readyEndpoints(set map[string]string) int32 {
+func (p *place) readyEndpoints(set map[string]string) int32 {
 	selector := labels.SelectorFromSet(set)
 	ready := int32(0)
-	for _, e := range s.endpoints {
+	for _, e := range p.endpoints {
 		if e.ready && selector.Matches(labels.Set(e.labels)) {
 			ready++
 		}
@@ -79,11 +83,11 @@ func (s *sight) readyEndpoints(set map[string]string) int32 {
 
 // workload is the named one, else among those whose pods bear the labels one that has ready replicas, rather the one that
 // status knows by its revision, then the first by kind and name.
-func (s *sight) workload(rollout *v1.Rollout, name string, set map[string]string) *workload {
-	version, selector := listed(rollout, name), labels.SelectorFromSet(set)
+func (p *place) workload(rollout *v1.Rollout, name string, selector labels.Selector) *workload {
+	version := listed(rollout, name)
 	var best *workload
-	for i := range s.workloads {
-		w := &s.workloads[i]
+	for i := range p.workloads {
+		w := &p.workloads[i]
 		if version != nil && version.Workload != nil {
 			if w.kind == workloadKind(version.Workload) && w.name == version.Workload.Name {
 				return w
@@ -201,7 +205,8 @@ func (s *sight) serving(rollout *v1.Rollout, named []string, subsets []v1.Subset
 		}
 		version := e.labels[versionLabel]
 		for _, name := range names {
-			if name != "" && selectors[name].Matches(labels.Set(e.labels)) {
+			elsewhere := s.destination(rollout, name)
+			if name != "" && (elsewhere.serves(e) || (elsewhere == nil && selectors[name].Matches(labels.Set(e.labels)))) {
 				version = name
 				break
 			}
@@ -225,7 +230,7 @@ func noteOverlaps(versions map[string]pipeline.Version) {
 	names := slices.Sorted(maps.Keys(versions))
 	for _, a := range names {
 		for _, b := range names {
-			if a != b && overlap(versions[a], versions[b]) {
+			if a != b && versions[a].Overlaps == "" && overlap(versions[a], versions[b]) {
 				seen := versions[a]
 				seen.Overlaps = b
 				versions[a] = seen
@@ -238,6 +243,9 @@ func noteOverlaps(versions map[string]pipeline.Version) {
 func overlap(a, b pipeline.Version) bool {
 	if a.Workload != "" && a.Workload == b.Workload {
 		return true
+	}
+	if a.Host != "" || b.Host != "" {
+		return false // their endpoints are compared
 	}
 	return labels.SelectorFromSet(a.Labels).Matches(labels.Set(b.Labels)) ||
 		labels.SelectorFromSet(b.Labels).Matches(labels.Set(a.Labels))

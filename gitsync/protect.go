@@ -129,7 +129,8 @@ func previousUntil(r *v1.Rollout) time.Time {
 }
 
 // runs tells whether a workload's pods are of a version: the spec names the workload, or the Service selects its pods and they
-// bear labels that the version may have. Without a Service, which says nothing then, the labels alone count.
+// bear labels that the version may have. Without a Service, which says nothing then, and for a version with a host of its own, the
+// labels alone count.
 func (t traffic) runs(object *unstructured.Unstructured, pods map[string]string, version string) bool {
 	listed := slices.IndexFunc(t.rollout.Spec.Versions, func(v v1.Version) bool { return v.Name == version })
 	if listed >= 0 {
@@ -137,7 +138,7 @@ func (t traffic) runs(object *unstructured.Unstructured, pods map[string]string,
 			return true
 		}
 	}
-	if t.service != nil && !t.serves(pods) {
+	if elsewhere := t.rollout.Spec.DestinationOf(version) != nil; t.service != nil && !elsewhere && !t.serves(pods) {
 		return false
 	}
 	return slices.ContainsFunc(labelsOf(t.rollout, version), func(set map[string]string) bool {

@@ -58,7 +58,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.gates) || s.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors'))",message="a gate of a step needs another name than the gates of spec.gates (without spec.gates there is one, named errors)"
 // +kubebuilder:validation:XValidation:rule="!has(self.soak) || !has(self.soak.gates) || self.soak.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors')",message="a gate of the soak needs another name than the gates of spec.gates (without spec.gates there is one, named errors)"
 type RolloutSpec struct {
-	// Host is a Service (later also a ServiceEntry) host of this namespace, as a short name or FQDN. Immutable.
+	// Host is a Service or ServiceEntry host of this namespace, as a short name or FQDN. Immutable.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -172,6 +172,8 @@ type RolloutSpec struct {
 
 // Version describes one version of the service.
 type Version struct {
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.destination) || !(has(self.subset) || has(self.labels) || has(self.trafficPolicy))",message="a version with a destination has no subset: leave out subset, labels and trafficPolicy (its host's own DestinationRule has the policy)"
 	// Name of the version, as in spec.version.
 	// +required
 	// +kubebuilder:validation:MinLength=1
@@ -190,7 +192,8 @@ type Version struct {
 	// +kubebuilder:validation:MaxProperties=20
 	// +kubebuilder:validation:XValidation:rule="self.all(key, size(key) <= 317 && size(self[key]) <= 63)",message="a label has a key of at most 317 and a value of at most 63 characters"
 	Labels map[string]string `json:"labels,omitempty"`
-	// Destination is a host of its own for this version, instead of labels.
+	// Destination is a host of its own for this version, instead of labels: a Service or ServiceEntry host of this namespace. No
+	// subset is written for it.
 	// +optional
 	// +sluice:later
 	Destination *Destination `json:"destination,omitempty"`
@@ -206,8 +209,14 @@ type Version struct {
 // Destination is a host and a port, as Istio's Destination without a subset.
 type Destination struct {
 	// +required
+	// Host, as a short name or FQDN; where it is no Service's, requests get it for their authority. It may be spec.host itself: all
+	// of its endpoints.
 	Host string `json:"host"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be a host, short (reviews-v2) or full (api-v2.partner.com)"
 	// +optional
+	// Port is Istio's PortSelector; needed only when the host has several ports.
 	Port *istio.PortSelector `json:"port,omitempty"`
 }
 

@@ -29,10 +29,16 @@ type Traffic struct {
 type Target struct {
 	// Version as in spec.version.
 	Version string `json:"version"`
-	// Subset of the DestinationRule.
+	// Subset of the DestinationRule; empty for a version with a host of its own.
 	Subset string `json:"subset"`
-	// Labels of the subset, resolved.
+	// Labels of the subset, resolved; with a host of its own those by which its Service selects pods, if it does.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Host of its own (spec.versions[].destination), as in the spec; empty: the Rollout's.
+	// +optional
+	Host string `json:"host,omitempty"`
+	// Port of that host; 0: the one that requests are for, or its only one.
+	// +optional
+	Port uint32 `json:"port,omitempty"`
 }
 
 // MirrorTraffic is an applied mirror.
@@ -117,6 +123,12 @@ type ManagedRoute struct {
 	// +optional
 	Weighted bool `json:"weighted,omitempty"`
 	// SavedMirror is the JSON of the route's own `mirror` (with its percentage fields), which Istio refuses beside the `mirrors` that Sluice needs.
+	// Host in full that the route named when it was found, if that is a version's own; empty: the Rollout's.
+	// +optional
+	Host string `json:"host,omitempty"`
+	// Destination is the JSON of the found destination, kept once the route leads to a host of a version's own.
+	// +optional
+	Destination string `json:"destination,omitempty"`
 	// +optional
 	SavedMirror string `json:"savedMirror,omitempty"`
 }

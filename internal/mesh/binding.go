@@ -55,12 +55,13 @@ func (s *surveyor) managedNames() []string {
 }
 
 // manageable tells whether any route of a VirtualService would be managed: one that the spec names, or that sends to stable or
-// names no subset.
+// names nothing but the host.
 func (s *surveyor) manageable(vs v1.ManagedVirtualService) bool {
-	selectors, _ := s.rollout.Manages(vs.Name)
+	selectors, _ := s.rollout.Spec.Manages(vs.Name)
 	traffic := s.rollout.Status.Traffic
 	return slices.ContainsFunc(vs.Routes, func(route v1.ManagedRoute) bool {
-		return len(selectors) > 0 || traffic == nil || route.Subset == "" || route.Subset == traffic.Stable.Subset
+		plain := route.Subset == "" && route.Host == ""
+		return len(selectors) > 0 || traffic == nil || plain || route.SendsTo(traffic.Stable, s.rollout.Namespace)
 	})
 }
 

@@ -115,7 +115,7 @@ func (c *copier) unchanged(fault *v1.FaultInjection, others []any) (faults []any
 // toCanary is the route with the canary alone.
 func (c *copier) toCanary() object {
 	to := clone(c.plain)
-	to["route"] = []any{toSubset(baseDestination(c.rollout, c.plain), c.rollout.Status.Traffic.Canary.Subset)}
+	to["route"] = []any{toTarget(c.rollout, c.managed, baseDestination(c.rollout, c.plain), *c.rollout.Status.Traffic.Canary)}
 	return to
 }
 

@@ -27,6 +27,14 @@ func ServiceOf(host, namespace string) (name, serviceNamespace string, ok bool) 
 	return name, serviceNamespace, true
 }
 
+// Wildcard tells whether a host stands for others, as *.example.com does; "*" alone, which stands for all, is none here.
+func Wildcard(host string) bool { return len(host) > 1 && host[0] == '*' }
+
+// covers tells whether a host is one that a wildcard stands for.
+func covers(wildcard, host string) bool {
+	return Wildcard(wildcard) && strings.HasSuffix(host, wildcard[1:])
+}
+
 var notLabel = regexp.MustCompile(`[^a-z0-9-]+`)
 
 // SubsetName is the subset of a version that names none: the version itself if it is a DNS-1123 label, else sanitised and told

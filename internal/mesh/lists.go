@@ -82,7 +82,7 @@ func createdKey(r *v1.Rollout) string {
 func putMade(r *v1.Rollout, list routeList, entries []any, made ...any) []any {
 	if list != httpList {
 		at := slices.IndexFunc(entries, func(entry any) bool {
-			return allTo(asObject(entry), HostKey(r.Spec.Host, r.Namespace), r.Namespace)
+			return allOwn(r, asObject(entry))
 		})
 		if at >= 0 {
 			return slices.Replace(slices.Clone(entries), at, at+1, made...)

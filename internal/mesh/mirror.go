@@ -104,7 +104,7 @@ func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
 // stepMirror is the entry of `mirrors` that the traffic asks for.
 func stepMirror(r *v1.Rollout, managed v1.ManagedRoute, base object) object {
 	mirror := r.Status.Traffic.Mirror
-	destination := child(toSubset(base, r.Status.Traffic.Canary.Subset), "destination")
+	destination := child(toTarget(r, managed, base, *r.Status.Traffic.Canary), "destination")
 	if mirror.Host != "" {
 		destination = object{"host": mirror.Host}
 	}

@@ -242,8 +242,15 @@ status:
 	if got, problem := DestinationRule(r, foreign, nil); got != nil || problem == nil || problem.Reason != v1.ReasonHostConflict {
 		t.Errorf("a rule for another host: %v %+v", got, problem)
 	}
-	r.Status.Subsets, r.Status.DestinationRule = nil, nil
-	if got, _ := DestinationRule(r, nil, nil); got.GetName() != "reviews" || specOf(got)["subsets"] != nil {
-		t.Errorf("without subsets and name: %v", got)
+	r.Status.DestinationRule = nil
+	if got, _ := DestinationRule(r, nil, nil); got.GetName() != "reviews" {
+		t.Errorf("without a name: %v", got)
+	}
+	r.Status.Subsets = nil
+	if got, problem := DestinationRule(r, foreign, nil); got != foreign || problem != nil {
+		t.Errorf("a rule for another host that would hold nothing: %v %+v", got, problem)
+	}
+	if got, _ := DestinationRule(r, nil, nil); got != nil {
+		t.Errorf("one that holds nothing is made: %v", got)
 	}
 }

@@ -144,14 +144,13 @@ func indexOfRoute(list []any, key string) int {
 // followFaults gives the fault copies that other Rollouts had inserted right before a route that route's new destinations: they
 // lead to this Rollout's host as well, and a rollback must not wait for theirs.
 func followFaults(r *v1.Rollout, before []any, route object) {
-	host := HostKey(r.Spec.Host, r.Namespace)
 	for i := len(before) - 1; i >= 0; i-- {
 		c := asObject(before[i])
 		kind, _ := inserted(c)
 		if kind == "" {
 			return
 		}
-		if kind != kindFault || !allTo(c, host, r.Namespace) {
+		if kind != kindFault || !allOwn(r, c) {
 			continue
 		}
 		fresh := clone(route)
@@ -181,13 +180,13 @@ func renderRoute(r *v1.Rollout, managed v1.ManagedRoute, route object) {
 	traffic := r.Status.Traffic
 	base := baseDestination(r, route)
 	if traffic.Canary == nil {
-		stable := toSubset(base, traffic.Stable.Subset)
+		stable := toTarget(r, managed, base, traffic.Stable)
 		if managed.Weighted {
 			stable["weight"] = int64(100)
 		}
 		route["route"] = []any{stable}
 	} else {
-		stable, canary := toSubset(base, traffic.Stable.Subset), toSubset(base, traffic.Canary.Subset)
+		stable, canary := toTarget(r, managed, base, traffic.Stable), toTarget(r, managed, base, *traffic.Canary)
 		stable["weight"], canary["weight"] = int64(100-traffic.Weight), int64(traffic.Weight)
 		route["route"] = []any{stable, canary}
 	}
@@ -202,28 +201,4 @@ func plainRoute(r *v1.Rollout, managed v1.ManagedRoute, route object) object {
 	at := &v1.Rollout{ObjectMeta: r.ObjectMeta, Spec: r.Spec, Status: v1.RolloutStatus{Traffic: &stable}}
 	renderRoute(at, managed, route)
 	return route
-}
-
-// baseDestination is the route's first destination on the host, without subset and weight; port, headers and unknown fields stay.
-func baseDestination(r *v1.Rollout, route object) object {
-	host := HostKey(r.Spec.Host, r.Namespace)
-	for _, d := range objects(route["route"]) {
-		if HostKey(text(child(d, "destination"), "host"), r.Namespace) == host {
-			base := clone(d)
-			delete(base, "weight")
-			delete(child(base, "destination"), "subset")
-			return base
-		}
-	}
-	destination := object{"host": r.Spec.Host}
-	if r.Spec.Port != nil {
-		destination["port"] = toRaw(r.Spec.Port)
-	}
-	return object{"destination": destination}
-}
-
-func toSubset(base object, subset string) object {
-	d := clone(base)
-	child(d, "destination")["subset"] = subset
-	return d
 }

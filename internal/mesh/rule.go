@@ -16,8 +16,12 @@ import (
 var managedBy = map[string]string{"app.kubernetes.io/managed-by": "sluice"}
 
 // DestinationRule renders the rule that holds status.subsets: those that stay keep their place and everything but their labels and
-// the blocks of trafficPolicy that status lists, new ones follow in order of name, and those to remove go. found nil: it is made.
+// the blocks of trafficPolicy that status lists, new ones follow in order of name, and those to remove go. found nil: it is made, unless
+// there is nothing that it would hold: then it is nil.
 func DestinationRule(r *v1.Rollout, found *unstructured.Unstructured, remove []string) (*unstructured.Unstructured, *Problem) {
+	if holdsNothing(r) {
+		return found, nil
+	}
 	rule := createdRule(r)
 	if found != nil {
 		rule = found.DeepCopy()
@@ -52,6 +56,28 @@ func DestinationRule(r *v1.Rollout, found *unstructured.Unstructured, remove []s
 	}
 	renderPolicies(r, rule)
 	return rule, policyProblem(r, found)
+}
+
+// holdsNothing: every version has a host of its own, and the spec gives no policy.
+func holdsNothing(r *v1.Rollout) bool {
+	given := r.Spec.DestinationRule != nil && r.Spec.DestinationRule.TrafficPolicy != nil
+	written := r.Status.DestinationRule != nil && len(r.Status.DestinationRule.Policies) > 0
+	return len(r.Status.Subsets) == 0 && !given && !written
+}
+
+// needsRule tells whether the rule of the host will hold anything.
+func needsRule(r *v1.Rollout) bool {
+	if r.Spec.DestinationRule != nil || len(r.Status.Subsets) > 0 {
+		return true
+	}
+	for _, v := range r.Spec.Versions {
+		if v.Destination == nil {
+			return true
+		}
+	}
+	return slices.ContainsFunc([]string{r.Spec.Version, r.Spec.InitialVersion, r.Status.Stable}, func(version string) bool {
+		return version != "" && r.Spec.DestinationOf(version) == nil
+	})
 }
 
 func rawLabels(labels map[string]string) object {

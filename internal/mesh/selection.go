@@ -23,10 +23,14 @@ type candidate struct {
 }
 
 // managed is the route in the form in which it was found.
-func (c *candidate) managed() v1.ManagedRoute {
+func (c *candidate) managed(r *v1.Rollout) v1.ManagedRoute {
 	only := objects(c.route["route"])[0]
 	_, weighted := only["weight"]
-	return v1.ManagedRoute{Key: c.key, Subset: text(child(only, "destination"), "subset"), Weighted: weighted}
+	route := v1.ManagedRoute{Key: c.key, Subset: text(child(only, "destination"), "subset"), Weighted: weighted}
+	if key := hostOf(only, r.Namespace); key != HostKey(r.Spec.Host, r.Namespace) {
+		route.Host = key
+	}
+	return route
 }
 
 // fits tells whether a route can be driven. One that can not is skipped, unless the spec asks for it: then that is a problem.
@@ -156,6 +160,7 @@ func (s *surveyor) checkSelection(all []*unstructured.Unstructured) {
 	none := len(s.routing) == 0 && len(s.rollout.Status.VirtualServices) == 0
 	switch {
 	case none && len(entries) < 2:
+		s.checkShadow(all)
 		s.checkCreation(exists)
 		return
 	case len(missing) > 0:
@@ -170,6 +175,17 @@ func (s *surveyor) describeMissing(missing []string) string {
 		return message + ": create it, or name one only, which Sluice then makes"
 	}
 	return fmt.Sprintf("%s, and %s routes to %s: create it, or name what is there", message, strings.Join(s.routing, ", "), s.rollout.Spec.Host)
+}
+
+// checkShadow: a VirtualService for the host alone would take the place of one for a wildcard, whose routes may send elsewhere.
+func (s *surveyor) checkShadow(all []*unstructured.Unstructured) {
+	for _, vs := range all {
+		at := slices.IndexFunc(boundHosts(vs, s.rollout.Namespace), func(host string) bool { return covers(host, s.host) })
+		if at >= 0 && carriesMesh(vs, s.rollout.Namespace) {
+			s.conflict("VirtualService %s binds %s for the mesh: one for %s alone, which Sluice would make, would take its place; write one for %s with the routes that it is to have",
+				vs.GetName(), boundHosts(vs, s.rollout.Namespace)[at], s.rollout.Spec.Host, s.rollout.Spec.Host)
+		}
+	}
 }
 
 // checkCreation: a VirtualService is to be made, whose name is free, and which has the route that the spec names.

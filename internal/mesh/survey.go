@@ -36,7 +36,7 @@ type Surveyed struct {
 // fixed: what the Rollout drives already is no obstacle to it, however its routes split or whether they are gone at the moment,
 // but a second object for the host is.
 func Survey(r *v1.Rollout, virtualServices, destinationRules []*unstructured.Unstructured) Surveyed {
-	s := surveyor{rollout: r, host: HostKey(r.Spec.Host, r.Namespace), list: drivenList(r), picked: map[*v1.RouteSelector]bool{}}
+	s := surveyor{rollout: r, host: HostKey(r.Spec.Host, r.Namespace), keys: r.HostKeys(), list: drivenList(r), picked: map[*v1.RouteSelector]bool{}}
 	services := byName(virtualServices)
 	for _, vs := range services {
 		s.virtualService(vs)
@@ -51,7 +51,9 @@ func Survey(r *v1.Rollout, virtualServices, destinationRules []*unstructured.Uns
 type surveyor struct {
 	rollout *v1.Rollout
 	host    string
-	found   Surveyed
+	// keys are that host's, and those of the hosts that versions have of their own.
+	keys  []string
+	found Surveyed
 	// list is where the Rollout drives routes.
 	list routeList
 	// routing are the VirtualServices with a route of that list to the host, to be managed or not.
@@ -90,7 +92,7 @@ func (s *surveyor) virtualService(vs *unstructured.Unstructured) {
 	if owner := madeForFault(vs, s.rollout.Spec.Host, s.rollout.Namespace); owner != "" {
 		s.conflict("VirtualService %s was made for the fault of Rollout %s on %s and goes with it: wait until that is over", vs.GetName(), owner, s.rollout.Spec.Host)
 	}
-	selectors, wanted := s.rollout.Manages(vs.GetName())
+	selectors, wanted := s.rollout.Spec.Manages(vs.GetName())
 	routesHere := false
 	seen := map[string]bool{}
 	managed := v1.ManagedVirtualService{Name: vs.GetName()}
@@ -99,12 +101,12 @@ func (s *surveyor) virtualService(vs *unstructured.Unstructured) {
 			continue
 		}
 		c := candidate{vs: vs.GetName(), key: routeKey(route), route: route, explicit: len(selectors) > 0}
-		c.own, c.all = s.destinations(route)
+		c.own, c.all = s.destinations(vs, route)
 		c.chosen, c.hidden = s.pick(selectors, c), seen[c.key]
 		seen[c.key] = true
 		routesHere = routesHere || c.own > 0
 		if wanted && (c.own > 0 || c.chosen) && s.fits(c) {
-			managed.Routes = append(managed.Routes, c.managed())
+			managed.Routes = append(managed.Routes, c.managed(s.rollout))
 		}
 	}
 	if routesHere {
@@ -126,18 +128,21 @@ func (s *surveyor) skipOtherLists(vs *unstructured.Unstructured) {
 		}
 		for _, route := range list.routes(vs) {
 			kind, _ := inserted(route)
-			if own, _ := s.destinations(route); own > 0 && kind == "" {
+			if own, _ := s.destinations(vs, route); own > 0 && kind == "" {
 				s.skip(candidate{vs: vs.GetName(), key: routeKey(route)}, fmt.Sprintf("stands under %s, protocol %s drives routes under %s", list, s.list.protocol(), s.list))
 			}
 		}
 	}
 }
 
-// destinations counts those on the host and all of a route.
-func (s *surveyor) destinations(route object) (own, all int) {
+// destinations counts those on the Rollout's hosts and all of a route. In a VirtualService that binds a version's own host the
+// routes to that host are not the Rollout's: they are for who asks for that version by its name.
+func (s *surveyor) destinations(vs *unstructured.Unstructured, route object) (own, all int) {
+	bound := boundHosts(vs, s.rollout.Namespace)
 	for _, d := range objects(route["route"]) {
 		all++
-		if HostKey(text(child(d, "destination"), "host"), s.rollout.Namespace) == s.host {
+		key := hostOf(d, s.rollout.Namespace)
+		if key == s.host || (slices.Contains(s.keys, key) && !slices.Contains(bound, key)) {
 			own++
 		}
 	}
@@ -147,10 +152,15 @@ func (s *surveyor) destinations(route object) (own, all int) {
 // rules finds the one DestinationRule of the host.
 func (s *surveyor) rules(all []*unstructured.Unstructured) {
 	var names []string
+	var shadowed *unstructured.Unstructured
 	taken := map[string]bool{}
 	for _, rule := range all {
 		taken[rule.GetName()] = true
-		if HostKey(text(child(rule.Object, "spec"), "host"), s.rollout.Namespace) != s.host {
+		key := HostKey(text(child(rule.Object, "spec"), "host"), s.rollout.Namespace)
+		if shadowed == nil && covers(key, s.host) {
+			shadowed = rule
+		}
+		if key != s.host {
 			continue
 		}
 		names = append(names, rule.GetName())
@@ -170,7 +180,11 @@ func (s *surveyor) rules(all []*unstructured.Unstructured) {
 		s.conflict("DestinationRules %s are all for host %s: keep one", strings.Join(names, ", "), s.rollout.Spec.Host)
 	case len(names) == 1 && named && names[0] != wanted:
 		s.conflict("DestinationRule %s is for host %s, but spec.destinationRule names %s: name the one that is there", names[0], s.rollout.Spec.Host, wanted)
-	case len(names) == 0 && taken[wanted]:
+	case len(names) > 0 || !needsRule(s.rollout):
+	case shadowed != nil && !s.inMidRun():
+		s.conflict("DestinationRule %s is for %s: one for %s alone, which Sluice would make for its subsets, would take its place and lose its policy; write one for %s with the policy that it is to have",
+			shadowed.GetName(), text(child(shadowed.Object, "spec"), "host"), s.rollout.Spec.Host, s.rollout.Spec.Host)
+	case taken[wanted]:
 		s.conflict("DestinationRule %s is there already, for another host: give spec.destinationRule another name", wanted)
 	}
 }

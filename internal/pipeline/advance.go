@@ -171,7 +171,7 @@ func (d *draft) makeWatch(stage *stage) *Watch {
 
 func (d *draft) gateTarget(version string) GateTarget {
 	seen := d.in.Versions[version]
-	return GateTarget{Version: version, Workload: seen.Workload, Labels: seen.Labels}
+	return GateTarget{Version: version, Workload: seen.Workload, Labels: seen.Labels, Host: seen.Host}
 }
 
 // testProblem is a query that Prometheus refuses or a probe that may not be made.

@@ -126,7 +126,7 @@ func (d *draft) breakerWatch(plan []stage) *BreakerWatch {
 // breakerSignals are those of the spec; where it says nothing of a breaker, the default ones if the rule has one.
 func (d *draft) breakerSignals() []v1.BreakerSignal {
 	switch b := d.rollout.Spec.Breaker; {
-	case b == nil && !d.in.Mesh.Breakers[""] && !d.in.Mesh.Breakers[d.canarySubset()]:
+	case b == nil && !d.in.Mesh.Breakers[""] && !d.in.Mesh.Breakers[d.canaryPool()]:
 		return nil
 	case b == nil || b.Signals == nil:
 		return defaultSignals
@@ -143,6 +143,14 @@ func (d *draft) breakerTarget() GateTarget {
 		delete(canary.Labels, "version")
 	}
 	return canary
+}
+
+// canaryPool names the canary among the mesh's breakers: by its subset, or by the full name of its own host.
+func (d *draft) canaryPool() string {
+	if host := d.in.Versions[d.status.Run.To].Host; host != "" {
+		return v1.HostKey(host, d.rollout.Namespace)
+	}
+	return d.canarySubset()
 }
 
 func (d *draft) canarySubset() string {

@@ -81,6 +81,8 @@ type GateTarget struct {
 	Version  string
 	Workload string
 	Labels   map[string]string
+	// Host of the version's own, as in the spec; empty: the Rollout's.
+	Host string
 }
 
 // ProbeWatch is a probe with its time.

@@ -131,7 +131,7 @@ func (d *draft) refreshSince() {
 // target is a version as the mesh names it.
 func (d *draft) target(version string) v1.Target {
 	seen := d.in.Versions[version]
-	return v1.Target{Version: version, Subset: seen.Subset, Labels: seen.Labels}
+	return v1.Target{Version: version, Subset: seen.Subset, Labels: seen.Labels, Host: seen.Host, Port: seen.Port}
 }
 
 // refreshSubsets keeps the list of subsets that the rule must hold: those of the listed versions, stable, canary and previous.
@@ -158,6 +158,7 @@ func (d *draft) refreshSubsets() {
 			needed[t.Canary.Subset] = t.Canary.Labels
 		}
 	}
+	delete(needed, "") // a version with a host of its own has none
 	var subsets []v1.Subset
 	for _, s := range d.status.Subsets {
 		labels, wanted := needed[s.Name]

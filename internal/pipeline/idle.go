@@ -78,10 +78,18 @@ func (d *draft) awaitWrite(message string) {
 }
 
 func (d *draft) notFound(version string) Problem {
-	labels := d.in.Versions[version].Labels
+	seen := d.in.Versions[version]
+	switch {
+	case seen.Foreign != nil:
+		return *seen.Foreign
+	case seen.Host != "":
+		return Problem{v1.ReasonVersionNotFound, fmt.Sprintf(
+			"no workload and no endpoint serves %s, the destination of version %s: deploy it or correct spec.version; the run starts by itself when it appears",
+			seen.Host, version)}
+	}
 	return Problem{v1.ReasonVersionNotFound, fmt.Sprintf(
 		"no workload and no endpoint of %s has the labels of version %s (%s): deploy it or correct spec.version; the run starts by itself when it appears",
-		d.rollout.Spec.Host, version, formatLabels(labels))}
+		d.rollout.Spec.Host, version, formatLabels(seen.Labels))}
 }
 
 // rejected tells whether the asked-for version may not be tried: the rejection stands until version or revision changes.
@@ -119,10 +127,15 @@ func (d *draft) overlap(version string) *Problem {
 	for _, v := range []string{version, d.status.Stable} {
 		if other := d.in.Versions[v].Overlaps; other != "" {
 			return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
-				"versions %s and %s select the same pods: give them labels of their own in spec.versions", v, other)}
+				"versions %s and %s select the same pods: give them labels or a destination of their own in spec.versions", v, other)}
 		}
 	}
-	if a, b := d.in.Versions[version], d.status.Traffic.Stable; a.Subset == b.Subset {
+	switch a, b := d.target(version), d.status.Traffic.Stable; {
+	case !a.Same(b, d.rollout.Namespace):
+	case a.Host != "":
+		return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
+			"versions %s and %s share the destination %s: give them hosts of their own in spec.versions", version, d.status.Stable, b.Host)}
+	default:
 		return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
 			"versions %s and %s share subset %s: give them subsets of their own in spec.versions", version, d.status.Stable, b.Subset)}
 	}
@@ -211,18 +224,30 @@ func (d *draft) subsetInUse(version string) *Problem {
 	if c := d.status.Traffic.Canary; c != nil && c.Version == version {
 		committed = *c
 	}
-	if committed.Subset == seen.Subset && maps.Equal(committed.Labels, seen.Labels) {
+	now := d.target(version)
+	if committed.Same(now, d.rollout.Namespace) && (committed.Host != "" || maps.Equal(committed.Labels, seen.Labels)) {
 		return nil
 	}
 	return &Problem{v1.ReasonSubsetInUse, fmt.Sprintf(
-		"version %s serves as subset %s with labels %s and can not become subset %s with %s: undo the edit, or describe the new labels as a version of another name",
-		version, committed.Subset, formatLabels(committed.Labels), seen.Subset, formatLabels(seen.Labels))}
+		"version %s serves as %s and can not become %s: undo the edit, or describe what is new as a version of another name",
+		version, describeTarget(committed), describeTarget(now))}
+}
+
+// describeTarget is a version's place in the mesh, in words.
+func describeTarget(t v1.Target) string {
+	switch {
+	case t.Host != "" && t.Port != 0:
+		return fmt.Sprintf("destination %s port %d", t.Host, t.Port)
+	case t.Host != "":
+		return "destination " + t.Host
+	}
+	return fmt.Sprintf("subset %s with labels %s", t.Subset, formatLabels(t.Labels))
 }
 
 // pinned: routes that are not driven send users to the version's subset, so that its labels do not change.
 func (d *draft) pinned(version string) *Problem {
 	seen := d.in.Versions[version]
-	if !slices.Contains(d.in.Mesh.PinnedSubsets, seen.Subset) {
+	if seen.Host != "" || !slices.Contains(d.in.Mesh.PinnedSubsets, seen.Subset) {
 		return nil
 	}
 	for _, found := range d.in.Mesh.Subsets {

@@ -36,7 +36,7 @@ func (d *draft) selectRoutes() selection {
 		named, _ := d.rollout.Spec.Manages(found.Name)
 		vs := v1.ManagedVirtualService{Name: found.Name}
 		for _, route := range found.Routes {
-			pin := fmt.Sprintf("%s/%s: pins subset %s", found.Name, route.Key, route.Subset)
+			pin := fmt.Sprintf("%s/%s: pins %s", found.Name, route.Key, pinOf(route))
 			if len(named) == 0 && !d.selects(route, pin) && !drivesRoute(before, route.Key) {
 				pins = append(pins, pin)
 				continue
@@ -71,14 +71,24 @@ const skippedRest = "and "
 // Where the list of those has no room for all, each may have been.
 func (d *draft) selects(route v1.ManagedRoute, pin string) bool {
 	leftAlone := func(known string) bool { return known == pin || strings.HasPrefix(known, skippedRest) }
-	return route.Subset == "" || (route.Subset == d.status.Traffic.Stable.Subset && !slices.ContainsFunc(d.status.SkippedRoutes, leftAlone))
+	if route.Subset == "" && route.Host == "" {
+		return true
+	}
+	return route.SendsTo(d.status.Traffic.Stable, d.rollout.Namespace) && !slices.ContainsFunc(d.status.SkippedRoutes, leftAlone)
+}
+
+func pinOf(route v1.ManagedRoute) string {
+	if route.Host != "" {
+		return "destination " + route.Host
+	}
+	return "subset " + route.Subset
 }
 
 // sameForm keeps the form in which a route was found when it is driven already.
 func sameForm(route v1.ManagedRoute, before v1.ManagedVirtualService) v1.ManagedRoute {
 	for _, known := range before.Routes {
 		if known.Key == route.Key {
-			route.Weighted, route.SavedMirror = known.Weighted, known.SavedMirror
+			route.Weighted, route.SavedMirror, route.Destination = known.Weighted, known.SavedMirror, known.Destination
 		}
 	}
 	return route

@@ -59,14 +59,14 @@ func (d *draft) discover() {
 
 // discoverStable applies the rules of discovery in order: routes, initialVersion, endpoints.
 func (d *draft) discoverStable() (string, *Problem) {
-	subset, named := d.routedSubset()
-	if version := d.versionOfSubset(subset); named && version != "" {
+	target, named := d.routed()
+	if version := d.versionAt(target); named && version != "" {
 		return version, nil
 	}
 	spec := d.rollout.Spec
 	saw := "no route names a subset"
 	if named {
-		saw = fmt.Sprintf("routes name subset %q, which the DestinationRule does not map to a version", subset)
+		saw = fmt.Sprintf("routes name %s, which is mapped to no version", pinOf(target))
 	} else if d.in.Mesh.SplitRoutes {
 		saw = "routes split between versions"
 	}
@@ -81,10 +81,12 @@ func (d *draft) discoverStable() (string, *Problem) {
 	}
 	switch serving := d.in.Serving; {
 	case named || d.in.Mesh.SplitRoutes:
+	case d.versionAt(v1.ManagedRoute{}) != "":
+		return d.versionAt(v1.ManagedRoute{}), nil
 	case len(serving) == 1:
 		return serving[0], nil
 	case d.in.Unready:
-		saw += " and there are endpoints, but none is ready now"
+		saw += " and none of the endpoints is known to be ready now"
 	case len(serving) == 0 && len(d.in.Mesh.VirtualServices) == 0:
 		return spec.Version, nil
 	case len(serving) == 0:
@@ -98,28 +100,36 @@ func (d *draft) discoverStable() (string, *Problem) {
 	}
 }
 
-// routedSubset is the subset that every route to the host names; false when they differ, split or name none.
-func (d *draft) routedSubset() (string, bool) {
-	subset, first := "", true
+// routed is what every route to the host names, a subset or a host of a version's own; false when they differ, split or name
+// nothing but the Rollout's host, unless that is a version.
+func (d *draft) routed() (v1.ManagedRoute, bool) {
+	all, first := v1.ManagedRoute{}, true
 	for _, vs := range d.in.Mesh.VirtualServices {
 		for _, route := range vs.Routes {
-			if !first && route.Subset != subset {
-				return "", false
+			target := v1.ManagedRoute{Subset: route.Subset, Host: route.Host}
+			if !first && target != all {
+				return v1.ManagedRoute{}, false
 			}
-			subset, first = route.Subset, false
+			all, first = target, false
 		}
 	}
-	return subset, subset != "" && !d.in.Mesh.SplitRoutes
+	names := all.Subset != "" || all.Host != "" || (!first && d.versionAt(all) != "")
+	return all, names && !d.in.Mesh.SplitRoutes
 }
 
-func (d *draft) versionOfSubset(subset string) string {
+// versionAt is the version that a route leads to. One that names nothing leads to a version whose destination is the Rollout's host.
+func (d *draft) versionAt(route v1.ManagedRoute) string {
+	plain := route
+	if route.Subset == "" && route.Host == "" {
+		plain.Host = v1.HostKey(d.rollout.Spec.Host, d.rollout.Namespace)
+	}
 	for _, v := range d.rollout.Spec.Versions {
-		if d.in.Versions[v.Name].Subset == subset {
+		if t := d.target(v.Name); (t.Host != "" || t.Subset != "") && plain.SendsTo(t, d.rollout.Namespace) {
 			return v.Name
 		}
 	}
 	for _, s := range d.in.Mesh.Subsets {
-		if s.Name == subset {
+		if s.Name == route.Subset && route.Host == "" {
 			return s.Labels["version"]
 		}
 	}

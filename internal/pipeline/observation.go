@@ -58,6 +58,12 @@ type Version struct {
 	// Labels are the version's resolved labels, and Subset its name in the DestinationRule.
 	Labels map[string]string
 	Subset string
+	// Host of the version's own, as in the spec, and its Port if one is given; then Subset is empty, and Labels are those by which
+	// its Service selects pods.
+	Host string
+	Port uint32
+	// Foreign is why a host of the version's own is none of the namespace's; nil: it is one.
+	Foreign *Problem
 	// Overlaps names another version of the Rollout that selects the same pods; empty when none does.
 	Overlaps string
 }
@@ -79,7 +85,8 @@ type Mesh struct {
 	DestinationRule *v1.ManagedDestinationRule
 	// Subsets of that rule.
 	Subsets []v1.Subset
-	// Breakers are the subsets, "" for the host, at which that rule has a connectionPool or an outlierDetection.
+	// Breakers are the subsets, "" for the host, at which that rule has a connectionPool or an outlierDetection; and the hosts of
+	// versions' own, in full, whose rules have.
 	Breakers map[string]bool
 	// SkippedRoutes are routes to the host that can not be driven or are not to be, as "VirtualService/route: why".
 	SkippedRoutes []string
