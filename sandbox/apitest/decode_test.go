@@ -55,7 +55,7 @@ spec:
       proxyProtocol: {version: V1}
       retryBudget: {percent: 20.0, minRetryConcurrency: 3, budgetInterval: 10s}
   steps:
-  - {name: shadow, mirror: {percentage: 100}, hold: 2m, useGates: [p99]}
+  - {name: shadow, mirror: {percentage: 100, host: audit, match: [{method: {exact: GET}, headers: {end-user: {prefix: j}}, port: 9080}]}, hold: 2m, useGates: [p99]}
   - name: ratings-slow
     fault:
       host: ratings
@@ -76,7 +76,7 @@ spec:
         authority: {exact: ratings}
         scheme: {exact: http}
         statPrefix: ratings
-      delay: {percentage: {value: 100}, fixedDelay: 7s}
+      delay: {percentage: {value: 100}, fixedDelay: 7s, percent: 100}
       abort: {percentage: {value: 0.5}, httpStatus: 503}
     probe: {url: "http://bookinfo.example.com/productpage", method: GET, headers: {end-user: jason}, interval: 1s,
             expectStatus: [200], maxLatency: 6s, minSuccess: "95%"}

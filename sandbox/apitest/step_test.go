@@ -70,11 +70,15 @@ func TestStepRules(t *testing.T) {
 		{name: "job", refuses: step("job: {template: {spec: {}}}"), field: "spec.steps[0].job", message: "job does not work yet"},
 		{name: "call", refuses: step("call: {url: 'http://x'}"), field: "spec.steps[0].call", message: "call does not work yet"},
 		{name: "approval", refuses: step("approval: {}"), field: "spec.steps[0].approval", message: "approval does not work yet"},
-		{name: "mirror's host", refuses: step("mirror: {host: other}"), field: "spec.steps[0].mirror.host", message: "host does not work yet"},
 		{
-			name: "mirror's match", refuses: step("mirror: {match: [{method: {exact: GET}}]}"),
-			field: "spec.steps[0].mirror.match", message: "match does not work yet",
+			name: "mirror's host", accepts: step("mirror: {host: audit.bookinfo.svc.cluster.local}"),
+			refuses: step("mirror: {host: 'http://audit'}"), field: "spec.steps[0].mirror.host", message: "must be a host, short (audit) or full",
 		},
+		{
+			name: "mirror's match", accepts: step("mirror: {match: [{method: {exact: GET}}]}"),
+			refuses: step("mirror: {match: []}"), field: "spec.steps[0].mirror.match", message: "at least 1 items",
+		},
+		{name: "mirror's match has a condition", refuses: step("mirror: {match: [{name: all}]}"), field: "spec.steps[0].mirror.match", message: conditions},
 	})
 }
 
@@ -102,12 +106,20 @@ func TestFaultRules(t *testing.T) {
 		},
 		{name: "httpStatus", refuses: fault(jason + ", abort: {httpStatus: 42}"), field: at(".abort"), message: "httpStatus must be from 200 to 599"},
 		{name: "scope is known", accepts: fault("scope: Matched, " + jason + ", " + abort), refuses: fault("scope: All, " + jason + ", " + abort), field: at(".scope"), message: "Unsupported value"},
-		{name: "scope Everyone", refuses: fault("scope: Everyone, " + jason + ", " + abort), field: at(".scope"), message: "Everyone does not work yet"},
+		{
+			name: "scope Everyone", accepts: fault("scope: Everyone, traffic: Unchanged, " + abort),
+			refuses: fault("scope: Everyone, traffic: Unchanged, " + jason + ", " + abort), field: at(""), message: "scope Everyone goes with traffic Unchanged and without match",
+		},
+		{name: "scope Everyone leaves the traffic", refuses: fault("scope: Everyone, " + abort), field: at(""), message: "scope Everyone goes with traffic Unchanged"},
+		{name: "scope Matched needs match", refuses: fault("scope: Matched, traffic: Unchanged, " + abort), field: at(""), message: "a fault needs match"},
 		{
 			name: "traffic is known", accepts: fault("traffic: Canary, " + jason + ", " + abort),
 			refuses: fault("traffic: Stable, " + jason + ", " + abort), field: at(".traffic"), message: "Unsupported value",
 		},
-		{name: "traffic Unchanged", refuses: fault("traffic: Unchanged, " + jason + ", " + abort), field: at(".traffic"), message: "Unchanged does not work yet"},
+		{
+			name: "the deprecated percent", accepts: fault("traffic: Unchanged, " + jason + ", delay: {fixedDelay: 2s, percent: 100}"),
+			refuses: fault(jason + ", delay: {fixedDelay: 2s, percent: 101}"), field: at(".delay"), message: "percent must be from 0 to 100",
+		},
 	})
 }
 
