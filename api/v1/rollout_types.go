@@ -171,9 +171,9 @@ type RolloutSpec struct {
 }
 
 // Version describes one version of the service.
-type Version struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.destination) || !(has(self.subset) || has(self.labels) || has(self.trafficPolicy))",message="a version with a destination has no subset: leave out subset, labels and trafficPolicy (its host's own DestinationRule has the policy)"
+type Version struct {
 	// Name of the version, as in spec.version.
 	// +required
 	// +kubebuilder:validation:MinLength=1
@@ -208,15 +208,15 @@ type Version struct {
 
 // Destination is a host and a port, as Istio's Destination without a subset.
 type Destination struct {
-	// +required
 	// Host, as a short name or FQDN; where it is no Service's, requests get it for their authority. It may be spec.host itself: all
 	// of its endpoints.
-	Host string `json:"host"`
+	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="must be a host, short (reviews-v2) or full (api-v2.partner.com)"
-	// +optional
+	Host string `json:"host"`
 	// Port is Istio's PortSelector; needed only when the host has several ports.
+	// +optional
 	Port *istio.PortSelector `json:"port,omitempty"`
 }
 

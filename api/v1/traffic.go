@@ -119,16 +119,16 @@ type ManagedRoute struct {
 	// Subset that the route named when it was found; empty when it named none.
 	// +optional
 	Subset string `json:"subset,omitempty"`
-	// Weighted is true when the found destination had a weight field.
-	// +optional
-	Weighted bool `json:"weighted,omitempty"`
-	// SavedMirror is the JSON of the route's own `mirror` (with its percentage fields), which Istio refuses beside the `mirrors` that Sluice needs.
 	// Host in full that the route named when it was found, if that is a version's own; empty: the Rollout's.
 	// +optional
 	Host string `json:"host,omitempty"`
 	// Destination is the JSON of the found destination, kept once the route leads to a host of a version's own.
 	// +optional
 	Destination string `json:"destination,omitempty"`
+	// Weighted is true when the found destination had a weight field.
+	// +optional
+	Weighted bool `json:"weighted,omitempty"`
+	// SavedMirror is the JSON of the route's own `mirror` (with its percentage fields), which Istio refuses beside the `mirrors` that Sluice needs.
 	// +optional
 	SavedMirror string `json:"savedMirror,omitempty"`
 }
