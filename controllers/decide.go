@@ -57,7 +57,7 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 		Config: c.Config, Rollout: c.rollout, Now: now,
 		Versions: versions, Serving: serving, Unready: c.sight.unready() || c.sight.unlisted(), HostProblem: c.sight.hostProblem(c.rollout),
 		Mesh: pipeline.Mesh{
-			VirtualServices: surveyed.VirtualServices, DestinationRule: surveyed.DestinationRule,
+			VirtualServices: surveyed.VirtualServices, Described: surveyed.Described, DestinationRule: surveyed.DestinationRule,
 			Subsets: surveyed.Subsets, SkippedRoutes: surveyed.SkippedRoutes, SplitRoutes: surveyed.SplitRoutes,
 			PinnedSubsets: surveyed.PinnedSubsets,
 			SurveyProblem: fromMesh(surveyed.Problem), WriteProblem: c.plan.problem, Faults: faults, Mirrors: mirrors,

@@ -139,6 +139,9 @@ func routingTokens(r *v1.Rollout) []string {
 	}
 	for _, vs := range r.Spec.VirtualServices {
 		tokens = append(tokens, nameToken(vs.Name))
+		for _, host := range vs.Hosts { // another VirtualService may bind them
+			tokens = append(tokens, hostToken(mesh.HostKey(host, r.Namespace)))
+		}
 	}
 	for _, name := range drivenNames(kindVirtualService, &r.Status) {
 		tokens = append(tokens, nameToken(name))

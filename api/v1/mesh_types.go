@@ -5,8 +5,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// VirtualService names a VirtualService to manage or describes one to create.
+// VirtualService names a VirtualService to manage, or describes one that Sluice makes: by any of gateways, hosts, exportTo, http, tcp
+// and tls.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.routes) || !(has(self.gateways) || has(self.hosts) || has(self.exportTo) || has(self.http) || has(self.tcp) || has(self.tls))",message="routes picks routes of a VirtualService that is there, and gateways, hosts, exportTo, http, tcp and tls describe one that Sluice makes: give one of the two"
+// +kubebuilder:validation:XValidation:rule="(has(self.http) ? 1 : 0) + (has(self.tcp) ? 1 : 0) + (has(self.tls) ? 1 : 0) <= 1",message="give the routes of spec.protocol only: one of http, tcp and tls"
 type VirtualService struct {
+	// Name of the VirtualService; default, for one that Sluice makes: the Rollout's.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -17,35 +22,50 @@ type VirtualService struct {
 	// +kubebuilder:validation:MaxItems=20
 	// +listType=atomic
 	Routes []RouteSelector `json:"routes,omitempty"`
-	// Gateways of a created VirtualService; default: [mesh].
+	// Gateways of a VirtualService that Sluice makes, as NAME, NAMESPACE/NAME or mesh (all sidecars); default: [mesh].
 	// +optional
-	// +sluice:later
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=atomic
 	Gateways []string `json:"gateways,omitempty"`
-	// Hosts of a created VirtualService; default: [spec.host].
+	// Hosts of a VirtualService that Sluice makes; default: [spec.host]. Others than spec.host need gateways without mesh.
 	// +optional
-	// +sluice:later
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=atomic
 	Hosts []string `json:"hosts,omitempty"`
-	// ExportTo of a created VirtualService.
+	// ExportTo of a VirtualService that Sluice makes: namespaces, "." for its own and "*" for all; default: Istio's, which is all.
 	// +optional
-	// +sluice:later
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=atomic
 	ExportTo []string `json:"exportTo,omitempty"`
-	// HTTP route templates without `route`.
+	// HTTP routes of a VirtualService that Sluice makes, in order, without their destinations; default: one that takes every request.
 	// +optional
-	// +sluice:later
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
+	// +kubebuilder:validation:XValidation:rule="self.all(r, !has(r.name) || self.exists_one(s, has(s.name) && s.name == r.name))",message="each route needs a name of its own"
 	HTTP []HTTPRouteTemplate `json:"http,omitempty"`
-	// TCP route templates.
+	// TCP routes of a VirtualService that Sluice makes, without their destinations.
 	// +optional
 	// +sluice:later
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
 	TCP []TCPRouteTemplate `json:"tcp,omitempty"`
-	// TLS route templates.
+	// TLS routes of a VirtualService that Sluice makes, without their destinations.
 	// +optional
 	// +sluice:later
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
 	TLS []TLSRouteTemplate `json:"tls,omitempty"`
 }
 
@@ -72,33 +92,34 @@ type RouteSelector struct {
 	Port int32 `json:"port,omitempty"`
 }
 
-// Manages tells whether a VirtualService that routes to the host is to be managed, and which of its routes; none: those that the
-// default selects. An entry without a name stands for all that no other entry names.
-func (s *RolloutSpec) Manages(virtualService string) (routes []RouteSelector, managed bool) {
-	for i := range s.VirtualServices {
-		switch s.VirtualServices[i].Name {
-		case virtualService:
-			return s.VirtualServices[i].Routes, true
-		case "":
-			routes, managed = s.VirtualServices[i].Routes, true
-		}
-	}
-	return routes, managed || len(s.VirtualServices) == 0
-}
-
 // HTTPRouteTemplate is Istio's HTTPRoute without its destinations.
 type HTTPRouteTemplate struct {
+	// Name of the route; default: primary for the first one without a name, then primary- and a hash of its match.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('sluice-')",message="names that begin with sluice- are for the routes that Sluice inserts"
+	Name string `json:"name,omitempty"`
+	// Match blocks, any of which a request has to meet; default: every request.
+	// +optional
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
 	Match HTTPMatches `json:"match,omitempty"`
+	// Rewrite of the path or authority.
 	// +optional
 	Rewrite *istio.HTTPRewrite `json:"rewrite,omitempty"`
+	// Headers to set, add or remove.
 	// +optional
 	Headers *istio.Headers `json:"headers,omitempty"`
+	// Timeout of a request with all its retries, such as 0.5s.
 	// +optional
+	// +sluice:atLeast="1ms"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// Retries of a failed request.
 	// +optional
 	Retries *istio.HTTPRetry `json:"retries,omitempty"`
+	// CorsPolicy for browsers.
 	// +optional
 	CorsPolicy *istio.CorsPolicy `json:"corsPolicy,omitempty"`
 }

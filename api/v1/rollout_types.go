@@ -57,6 +57,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.useGates) || s.useGates.all(n, has(self.gates) ? self.gates.exists(g, g.name == n) : n == 'errors'))",message="useGates must name gates of spec.gates (without spec.gates there is one, named errors)"
 // +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.gates) || s.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors'))",message="a gate of a step needs another name than the gates of spec.gates (without spec.gates there is one, named errors)"
 // +kubebuilder:validation:XValidation:rule="!has(self.soak) || !has(self.soak.gates) || self.soak.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors')",message="a gate of the soak needs another name than the gates of spec.gates (without spec.gates there is one, named errors)"
+// +kubebuilder:validation:XValidation:rule="!has(self.virtualServices) || self.virtualServices.all(v, !has(v.hosts) || (has(v.gateways) && !('mesh' in v.gateways)) || v.hosts.all(h, h == self.host || h.startsWith(self.host + '.') || self.host.startsWith(h + '.')))",message="a VirtualService for other hosts than spec.host needs gateways without mesh, such as gateways: [bookinfo-gateway]: give sidecars' and gateways' hosts an entry each"
 type RolloutSpec struct {
 	// Host is a Service or ServiceEntry host of this namespace, as a short name or FQDN. Immutable.
 	// +required

@@ -107,7 +107,11 @@ type ManagedVirtualService struct {
 	// Created is true when Sluice made it; then it is written again from status when it vanishes.
 	// +optional
 	Created bool `json:"created,omitempty"`
-	// Routes that are driven; for a created one, its only route.
+	// Template is a hash of its description in spec.virtualServices; empty when there is none. While the spec describes it otherwise
+	// it is left as found.
+	// +optional
+	Template string `json:"template,omitempty"`
+	// Routes that are driven; for a created one without a description, which has one route, none.
 	// +optional
 	Routes []ManagedRoute `json:"routes,omitempty"`
 }

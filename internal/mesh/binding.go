@@ -30,7 +30,7 @@ func (s *surveyor) checkBindings(all []*unstructured.Unstructured) {
 			case first != "":
 				s.conflict("VirtualServices %s and %s both bind host %s on gateway %s, and %s is not managed: keep one of them, or manage both",
 					first, other.GetName(), s.rollout.Spec.Host, gateway, other.GetName())
-			case len(managed)+len(s.routing) == 0 && gateway == meshGateway: // where one is to be made
+			case len(managed)+len(s.routing)+len(s.found.Described) == 0 && gateway == meshGateway: // where one is to be made
 				s.conflict("VirtualService %s binds host %s but has no %s route to it: add one, or remove it", other.GetName(), s.rollout.Spec.Host, s.list.protocol())
 			}
 		}
@@ -46,6 +46,9 @@ func (s *surveyor) managedNames() []string {
 	if s.inMidRun() {
 		return names
 	}
+	for _, vs := range s.found.Described {
+		names = append(names, vs.Name)
+	}
 	for _, vs := range s.found.VirtualServices {
 		if s.manageable(vs) {
 			names = append(names, vs.Name)
@@ -57,7 +60,7 @@ func (s *surveyor) managedNames() []string {
 // manageable tells whether any route of a VirtualService would be managed: one that the spec names, or that sends to stable or
 // names nothing but the host.
 func (s *surveyor) manageable(vs v1.ManagedVirtualService) bool {
-	selectors, _ := s.rollout.Spec.Manages(vs.Name)
+	selectors, _ := s.rollout.Manages(vs.Name)
 	traffic := s.rollout.Status.Traffic
 	return slices.ContainsFunc(vs.Routes, func(route v1.ManagedRoute) bool {
 		plain := route.Subset == "" && route.Host == ""

@@ -15,6 +15,9 @@ var mirrorFields = []string{"mirror", "mirrorPercentage", "mirrorPercent", "mirr
 // SaveMirrors returns the managed value with each route's own mirrors noted, to be committed before `mirrors` are written.
 func SaveMirrors(managed v1.ManagedVirtualService, found *unstructured.Unstructured) v1.ManagedVirtualService {
 	out := managed
+	if managed.Created {
+		return out // its routes have none of their own that would be put back
+	}
 	out.Routes = slices.Clone(managed.Routes)
 	for i := range out.Routes {
 		at := slices.IndexFunc(httpRoutes(found), func(o object) bool { return routeKey(o) == out.Routes[i].Key })

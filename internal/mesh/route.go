@@ -28,6 +28,8 @@ func VirtualService(r *v1.Rollout, managed v1.ManagedVirtualService, found *unst
 	var out *unstructured.Unstructured
 	var problem *Problem
 	switch {
+	case managed.Template != "":
+		out, problem = renderDescribed(r, managed, found)
 	case managed.Created:
 		out, problem = renderCreated(r, managed, found)
 	case found == nil:

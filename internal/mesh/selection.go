@@ -150,14 +150,14 @@ func (s *surveyor) checkSelection(all []*unstructured.Unstructured) {
 	for i := range entries {
 		name := entries[i].Name
 		switch {
-		case name == "" || s.drives(name):
+		case name == "" || s.drives(name) || entries[i].Describes():
 		case !exists(name):
 			missing = append(missing, name)
 		case len(entries[i].Routes) == 0 && !slices.Contains(s.routing, name):
 			s.conflict("VirtualService %s is there already, for another host: give spec.virtualServices another name", name)
 		}
 	}
-	none := len(s.routing) == 0 && len(s.rollout.Status.VirtualServices) == 0
+	none := len(s.routing)+len(s.rollout.Status.VirtualServices)+len(s.found.Described) == 0
 	switch {
 	case none && len(entries) < 2:
 		s.checkShadow(all)
@@ -172,7 +172,7 @@ func (s *surveyor) checkSelection(all []*unstructured.Unstructured) {
 func (s *surveyor) describeMissing(missing []string) string {
 	message := fmt.Sprintf("spec.virtualServices names %s, which is not there", strings.Join(missing, ", "))
 	if len(s.routing) == 0 {
-		return message + ": create it, or name one only, which Sluice then makes"
+		return message + ": create it, or name one only, which Sluice then makes, or describe it (gateways: [mesh])"
 	}
 	return fmt.Sprintf("%s, and %s routes to %s: create it, or name what is there", message, strings.Join(s.routing, ", "), s.rollout.Spec.Host)
 }

@@ -18,6 +18,8 @@ const meshGateway = "mesh"
 type Surveyed struct {
 	// VirtualServices that route to the host, with the routes that could be driven: every destination is this host, and there is one.
 	VirtualServices []v1.ManagedVirtualService
+	// Described are the VirtualServices that spec.virtualServices describes, which Sluice makes.
+	Described []v1.ManagedVirtualService
 	// DestinationRule for the host; nil: none.
 	DestinationRule *v1.ManagedDestinationRule
 	// Subsets of that rule.
@@ -37,10 +39,12 @@ type Surveyed struct {
 // but a second object for the host is.
 func Survey(r *v1.Rollout, virtualServices, destinationRules []*unstructured.Unstructured) Surveyed {
 	s := surveyor{rollout: r, host: HostKey(r.Spec.Host, r.Namespace), keys: r.HostKeys(), list: drivenList(r), picked: map[*v1.RouteSelector]bool{}}
+	s.found.Described = described(r)
 	services := byName(virtualServices)
 	for _, vs := range services {
 		s.virtualService(vs)
 	}
+	s.checkDescribed(services)
 	s.checkSelection(services)
 	s.checkBindings(services)
 	s.found.PinnedSubsets = pinnedSubsets(r, services)
@@ -92,7 +96,7 @@ func (s *surveyor) virtualService(vs *unstructured.Unstructured) {
 	if owner := madeForFault(vs, s.rollout.Spec.Host, s.rollout.Namespace); owner != "" {
 		s.conflict("VirtualService %s was made for the fault of Rollout %s on %s and goes with it: wait until that is over", vs.GetName(), owner, s.rollout.Spec.Host)
 	}
-	selectors, wanted := s.rollout.Spec.Manages(vs.GetName())
+	selectors, wanted := s.rollout.Manages(vs.GetName())
 	routesHere := false
 	seen := map[string]bool{}
 	managed := v1.ManagedVirtualService{Name: vs.GetName()}
@@ -240,10 +244,7 @@ func pinnedSubsets(r *v1.Rollout, services []*unstructured.Unstructured) []strin
 }
 
 func drivesRoute(r *v1.Rollout, vs v1.ManagedVirtualService, key string) bool {
-	if vs.Created {
-		return key == createdKey(r)
-	}
-	return slices.ContainsFunc(vs.Routes, func(route v1.ManagedRoute) bool { return route.Key == key })
+	return slices.ContainsFunc(drivenRoutes(r, &vs), func(route v1.ManagedRoute) bool { return route.Key == key })
 }
 
 // References are the subsets of a host that any route or mirror of the VirtualServices names.

@@ -81,6 +81,8 @@ func (d *draft) goingBack(plan []stage) *cause {
 		return &cause{reason: v1.ReasonWorkloadChanged, message: fmt.Sprintf("the pod template of %s changed", run.To)}
 	case !d.planStands(plan):
 		return &cause{reason: v1.ReasonPlanChanged, message: "the traffic of a step that was taken, or the canary's labels or trafficPolicy, changed"}
+	case !d.describedStands():
+		return &cause{reason: v1.ReasonPlanChanged, message: "what spec.virtualServices describes changed"}
 	case d.status.Step == nil:
 		if c := d.tripped(plan); c != nil {
 			return c

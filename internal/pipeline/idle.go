@@ -24,7 +24,8 @@ func (d *draft) idle() {
 	if version == d.status.Stable {
 		d.status.Rejected = nil
 	}
-	if d.reselect() {
+	d.forgetRoutes()
+	if d.redescribe() || d.reselect() {
 		d.in.Mesh.WriteProblem = nil // it was of what is driven no more
 	}
 	d.noteSkipped()

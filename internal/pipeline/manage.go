@@ -29,11 +29,14 @@ func (d *draft) selectRoutes() selection {
 	var pins []string
 	for _, found := range d.in.Mesh.VirtualServices {
 		before, driven := managedByName(d.status.VirtualServices, found.Name)
-		if driven && before.Created {
+		if d.describes(found.Name) {
+			continue
+		}
+		if driven && before.Created && before.Template == "" {
 			s.managed = append(s.managed, before)
 			continue
 		}
-		named, _ := d.rollout.Spec.Manages(found.Name)
+		named, _ := d.rollout.Manages(found.Name)
 		vs := v1.ManagedVirtualService{Name: found.Name}
 		for _, route := range found.Routes {
 			pin := fmt.Sprintf("%s/%s: pins %s", found.Name, route.Key, pinOf(route))
@@ -49,6 +52,7 @@ func (d *draft) selectRoutes() selection {
 		}
 		s.managed = append(s.managed, vs)
 	}
+	s.managed = d.withDescribed(s.managed)
 	s.skipped = boundSkipped(slices.Concat(pins, d.in.Mesh.SkippedRoutes))
 	return s
 }
@@ -160,7 +164,7 @@ func (d *draft) reselect() bool {
 // are named one by one, or are all there.
 func (d *draft) namesWithout() bool {
 	for _, driven := range d.status.VirtualServices {
-		named, managed := d.rollout.Spec.Manages(driven.Name)
+		named, managed := d.rollout.Manages(driven.Name)
 		if !managed || len(named) > 0 {
 			continue
 		}

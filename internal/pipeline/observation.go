@@ -81,6 +81,8 @@ type Mesh struct {
 	// VirtualServices that route to the host, with the routes that could be driven: all destinations this host, one destination each
 	// (unless the spec names them).
 	VirtualServices []v1.ManagedVirtualService
+	// Described are the VirtualServices that spec.virtualServices describes, which Sluice makes: what status is to hold of them.
+	Described []v1.ManagedVirtualService
 	// DestinationRule for the host, nil when there is none.
 	DestinationRule *v1.ManagedDestinationRule
 	// Subsets of that rule.

@@ -34,7 +34,19 @@ spec:
      trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}}}}
   virtualServices:
   - {name: reviews, routes: [{name: primary}, {match: [{uri: {prefix: /reviews}}]}, {port: 31400}]}
-  - {name: edge}
+  - name: edge
+    gateways: [bookinfo-gateway]
+    hosts: [bookinfo.example.com]
+    exportTo: ["."]
+    http:
+    - name: api
+      match: [{uri: {exact: /api}}]
+      rewrite: {uri: /v1, authority: reviews, uriRegexRewrite: {match: a, rewrite: b}}
+      headers: {request: {set: {a: b}, add: {c: d}, remove: [e]}, response: {remove: [server]}}
+      timeout: 0.5s
+      retries: {attempts: 2, perTryTimeout: 5s, retryOn: 5xx, retryRemoteLocalities: true, retryIgnorePreviousHosts: false, backoff: 1s}
+      corsPolicy: {allowOrigins: [{exact: "https://a.example.com"}], allowMethods: [GET], allowHeaders: [x-a], exposeHeaders: [x-b], maxAge: 24h,
+                   allowCredentials: true, unmatchedPreflights: FORWARD}
   destinationRule:
     name: reviews
     trafficPolicy:

@@ -109,6 +109,37 @@ func TestVirtualServiceRules(t *testing.T) {
 	})
 }
 
+func TestDescribedVirtualServices(t *testing.T) {
+	entry := func(patch string) string { return `virtualServices: [{name: edge, ` + patch + `}]` }
+	const field = "spec.virtualServices[0]"
+	checkRules(t, rollouts, rollout, []rule{
+		{
+			name: "described", accepts: entry(`gateways: [bookinfo-gateway, other/edge], hosts: ["*.example.com"], exportTo: ["."], http: [{timeout: 0.5s}]`),
+			refuses: entry(`gateways: [mesh], routes: [{name: primary}]`), field: field, message: "give one of the two",
+		},
+		{name: "gateways", refuses: entry(`gateways: []`), field: field + ".gateways", message: "at least 1 items"},
+		{name: "a gateway's name", refuses: entry(`gateways: [""]`), field: field + ".gateways[0]", message: "at least 1 chars"},
+		{
+			name: "hosts for sidecars", accepts: entry(`hosts: [reviews, reviews.bookinfo, reviews.bookinfo.svc.cluster.local]`),
+			refuses: entry(`hosts: [reviews, ratings]`), field: "spec", message: "needs gateways without mesh",
+		},
+		{
+			name: "hosts for a gateway", accepts: entry(`gateways: [bookinfo-gateway], hosts: ["*"]`),
+			refuses: entry(`gateways: [mesh, bookinfo-gateway], hosts: ["*"]`), field: "spec", message: "give sidecars' and gateways' hosts an entry each",
+		},
+		{
+			name: "route names", accepts: entry(`http: [{name: a, match: [{uri: {prefix: /a}}]}, {}]`),
+			refuses: entry(`http: [{name: a}, {name: a}]`), field: field + ".http", message: "each route needs a name of its own",
+		},
+		{name: "inserted routes' names", refuses: entry(`http: [{name: sluice-match-x-0}]`), field: field + ".http[0].name", message: "begin with sluice-"},
+		{
+			name: "Istio's fields", accepts: entry(`http: [{rewrite: {uri: /, authority: x}, headers: {request: {set: {a: b}}}, retries: {attempts: 2, perTryTimeout: 5s, retryOn: 5xx}}]`),
+			refuses: entry(`http: [{retries: {attempts: 2, perTryTimeout: soon}}]`), field: field + ".http[0].retries.perTryTimeout", message: "must be a valid duration",
+		},
+		{name: "timeout", refuses: entry(`http: [{timeout: 0s}]`), field: field + ".http[0].timeout", message: "must be at least 1ms"},
+	})
+}
+
 func TestRolloutBounds(t *testing.T) {
 	list := func(count int, item string) string {
 		return "[" + strings.Join(numbered(count, item), ", ") + "]"
@@ -147,12 +178,8 @@ func TestRolloutRefusesWhatDoesNotWorkYet(t *testing.T) {
 		rules = append(rules, rule{name: field, refuses: patch, field: "spec." + field, message: field + " does not work yet: leave it out"})
 	}
 	for field, patch := range map[string]string{
-		"gateways": `[mesh]`,
-		"hosts":    `[reviews]`,
-		"exportTo": `["."]`,
-		"http":     `[{match: [{uri: {prefix: /reviews}}], timeout: 1s}]`,
-		"tcp":      `[{match: [{port: 9000}]}]`,
-		"tls":      `[{match: [{sniHosts: [a.example.com]}]}]`,
+		"tcp": `[{match: [{port: 9000}]}]`,
+		"tls": `[{match: [{sniHosts: [a.example.com]}]}]`,
 	} {
 		rules = append(rules, rule{
 			name: "virtualServices " + field, refuses: `virtualServices: [{` + field + `: ` + patch + `}]`,

@@ -1,0 +1,86 @@
+package pipeline
+
+import (
+	"bytes"
+	"slices"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// describes tells whether the spec describes the VirtualService of a name, which Sluice makes.
+func (d *draft) describes(name string) bool {
+	_, described := managedByName(d.in.Mesh.Described, name)
+	return described
+}
+
+// withDescribed adds to a managed set what the spec describes. Routes that are listed and described no more stay listed until the
+// mesh is known to be without them.
+func (d *draft) withDescribed(managed []v1.ManagedVirtualService) []v1.ManagedVirtualService {
+	for _, described := range d.in.Mesh.Described {
+		before, _ := managedByName(d.status.VirtualServices, described.Name)
+		now := described
+		now.Routes = slices.Clone(described.Routes)
+		for _, route := range before.Routes {
+			if before.Template != "" && !drivesRoute(now, route.Key) {
+				now.Routes = append(now.Routes, route)
+			}
+		}
+		managed = append(managed, now)
+	}
+	slices.SortFunc(managed, func(a, b v1.ManagedVirtualService) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	return managed
+}
+
+// describedStands tells whether the VirtualServices that the spec describes are those that status has, as they are described.
+func (d *draft) describedStands() bool {
+	count := 0
+	for _, vs := range d.status.VirtualServices {
+		if vs.Template == "" {
+			continue
+		}
+		if now, described := managedByName(d.in.Mesh.Described, vs.Name); !described || now.Template != vs.Template {
+			return false
+		}
+		count++
+	}
+	return count == len(d.in.Mesh.Described)
+}
+
+// redescribe takes, at rest, what spec.virtualServices describes now. One that it describes no more is from then on like one that
+// people made: managed as it is found, or not at all.
+func (d *draft) redescribe() bool {
+	if d.in.Mesh.SurveyProblem != nil || d.describedStands() {
+		return false
+	}
+	selected := d.selectRoutes().managed
+	var managed []v1.ManagedVirtualService
+	for _, vs := range d.status.VirtualServices {
+		if vs.Template == "" && !d.describes(vs.Name) {
+			managed = append(managed, vs)
+		}
+	}
+	for _, vs := range selected {
+		if _, driven := managedByName(managed, vs.Name); !driven {
+			managed = append(managed, vs)
+		}
+	}
+	if len(managed) == 0 {
+		managed = []v1.ManagedVirtualService{{Name: d.createdName(), Created: true}}
+	}
+	d.status.VirtualServices = managed
+	d.in.Written = nil // what was known is of the mesh without these
+	return true
+}
+
+// forgetRoutes drops, from described VirtualServices, the routes that are described no more, once the mesh is known to be without them.
+func (d *draft) forgetRoutes() {
+	if d.in.Written == nil {
+		return
+	}
+	for i := range d.status.VirtualServices {
+		vs := &d.status.VirtualServices[i]
+		if now, described := managedByName(d.in.Mesh.Described, vs.Name); described && now.Template == vs.Template {
+			vs.Routes = slices.Clone(now.Routes)
+		}
+	}
+}
