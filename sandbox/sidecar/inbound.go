@@ -37,6 +37,9 @@ func (p *Proxy) serveInbound(w http.ResponseWriter, r *http.Request, to inboundP
 	}
 	request := r.Clone(r.Context())
 	dropHopHeaders(request.Header)
+	if isGRPC(request.Header) {
+		request.Header.Set("Te", "trailers")
+	}
 	request.RequestURI = ""
 	request.URL.Scheme, request.URL.Host = "http", to.application
 	response, err := p.transportFor(r).RoundTrip(request)

@@ -51,7 +51,7 @@ type mesh struct {
 	version int
 	client  *sidecar.Proxy
 	http    *http.Client
-	apps    map[string]*app // by version
+	apps    map[string]*app  // by version
 	extra   []types.Resource // clusters
 	more    []types.Resource // listeners
 }

@@ -62,11 +62,12 @@ type exchange struct {
 	grpcStatus  string
 	flags       []string
 	started     time.Time
+	silent      bool // not to be reported
 }
 
 func newExchange(reporter string, r *http.Request) *exchange {
 	e := &exchange{reporter: reporter, started: time.Now(), protocol: "http", service: service{Host: r.Host}}
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+	if isGRPC(r.Header) {
 		e.protocol = "grpc"
 	}
 	return e
@@ -138,6 +139,9 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) record(e *exchange) {
+	if e.silent {
+		return
+	}
 	labels := e.labels()
 	m.requests.WithLabelValues(labels...).Inc()
 	m.duration.WithLabelValues(labels...).Observe(float64(time.Since(e.started)) / float64(time.Millisecond))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -38,7 +39,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, config string) {
 	snapshot := p.snapshot.Load()
 	table := snapshot.routes[config]
 	if table == nil {
-		p.passThrough(w, r, e, body)
+		p.serveUnrouted(w, r, e, body)
 		return
 	}
 	found := table.find(r)
@@ -54,7 +55,11 @@ func (p *Proxy) follow(w http.ResponseWriter, r *http.Request, e *exchange, foun
 	switch action := found.spec.GetAction().(type) {
 	case *routev3.Route_DirectResponse:
 		choice{route: found}.respond(w.Header())
-		e.answer(w, int(action.DirectResponse.GetStatus()), action.DirectResponse.GetBody().GetInlineString())
+		if found.host.GetName() == "block_all" { // what istiod makes of REGISTRY_ONLY
+			e.service = service{Host: r.Host, Name: blackHoleCluster}
+		}
+		content := action.DirectResponse.GetBody()
+		e.answer(w, int(action.DirectResponse.GetStatus()), content.GetInlineString()+string(content.GetInlineBytes()))
 		return
 	case *routev3.Route_Redirect:
 		code, location := found.redirection(r)
@@ -70,6 +75,9 @@ func (p *Proxy) follow(w http.ResponseWriter, r *http.Request, e *exchange, foun
 	if answered := p.injectFault(w, r, e, chosen); answered {
 		return
 	}
+	if found.cors.apply(w, r, e) {
+		return
+	}
 	if chosen.cluster == passthroughCluster {
 		p.passThrough(w, r, e, body)
 		return
@@ -79,7 +87,7 @@ func (p *Proxy) follow(w http.ResponseWriter, r *http.Request, e *exchange, foun
 		e.answer(w, http.StatusServiceUnavailable, "")
 		return
 	}
-	request := &upstreamRequest{proxy: p, choice: chosen, cluster: upstream, exchange: e, body: body, original: r}
+	request := &upstreamRequest{proxy: p, choice: chosen, cluster: upstream, exchange: e, body: body, original: r, key: chosen.hashKey(w, r)}
 	p.mirror(request, snapshot)
 	request.run(w)
 }
@@ -100,16 +108,51 @@ func (p *Proxy) injectFault(w http.ResponseWriter, r *http.Request, e *exchange,
 // here can only be a loopback address.
 func (p *Proxy) passThrough(w http.ResponseWriter, r *http.Request, e *exchange, body []byte) {
 	e.service = service{Host: r.Host, Name: passthroughCluster}
-	target := &url.URL{Scheme: "http", Host: r.Host, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+	target := &url.URL{Scheme: "http", Host: withPort(r.Host), Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 	request := r.Clone(r.Context())
 	request.URL, request.RequestURI, request.Body = target, "", io.NopCloser(bytes.NewReader(body))
-	response, err := p.transport.RoundTrip(request)
+	response, err := p.transportFor(r).RoundTrip(request)
 	if err != nil {
 		e.flag(flagConnectFailure)
 		e.answer(w, http.StatusServiceUnavailable, fmt.Sprintf("upstream connect error: %v", err))
 		return
 	}
 	e.relay(w, response)
+}
+
+// serveUnrouted serves a request whose port has no HTTP routes: by whatever
+// TCP listener it meets, as bytes.
+func (p *Proxy) serveUnrouted(w http.ResponseWriter, r *http.Request, e *exchange, body []byte) {
+	host, port := splitAuthority(r.Host)
+	s := p.snapshot.Load()
+	address := s.names.lookUp(host, p.options.Namespace)
+	l := s.listenerFor(address, port)
+	if l == nil {
+		p.passThrough(w, r, e, body) // not configured yet
+		return
+	}
+	c := l.choose(inspection{address: address, port: port, protocols: []string{"http/1.1"}})
+	if c == nil || c.tcp == nil || c.tcp.GetCluster() == passthroughCluster {
+		p.passThrough(w, r, e, body)
+		return
+	}
+	e.silent = true // the connection is what is reported
+	request := r.Clone(r.Context())
+	request.URL = &url.URL{Scheme: "http", Host: withPort(r.Host), Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+	request.RequestURI, request.Body = "", io.NopCloser(bytes.NewReader(body))
+	response, err := p.tunnel.RoundTrip(request)
+	if err != nil {
+		panic(http.ErrAbortHandler) // the connection was closed; so is the client's
+	}
+	e.relay(w, response)
+}
+
+// withPort completes an authority of the default port.
+func withPort(authority string) string {
+	if _, _, err := net.SplitHostPort(authority); err == nil {
+		return authority
+	}
+	return net.JoinHostPort(authority, "80")
 }
 
 // mirror sends copies as the route's mirror policies say and forgets them.
@@ -127,7 +170,7 @@ func (p *Proxy) mirror(request *upstreamRequest, snapshot *snapshot) {
 		}
 		p.background.Go(func() {
 			defer cancel()
-			chosen := target.pick(time.Now(), nil)
+			chosen := target.pick(time.Now(), nil, "")
 			if chosen == nil {
 				return
 			}
@@ -166,19 +209,49 @@ func (e *exchange) relay(w http.ResponseWriter, response *http.Response) {
 	defer response.Body.Close() //nolint:errcheck // read to its end, or given up
 	dropHopHeaders(response.Header)
 	e.code = response.StatusCode
-	e.grpcStatus = response.Header.Get("Grpc-Status")
 	h := w.Header()
 	for name, values := range response.Header {
+		if name == "Set-Cookie" {
+			values = append(h[name], values...)
+		}
 		h[name] = values
 	}
 	w.WriteHeader(response.StatusCode)
-	if _, err := io.Copy(w, response.Body); err != nil {
+	_, err := io.Copy(flushing(w, response), response.Body)
+	e.grpcStatus = firstOf(response.Header.Get("Grpc-Status"), response.Trailer.Get("Grpc-Status"))
+	for name, values := range response.Trailer {
+		h[http.TrailerPrefix+name] = values
+	}
+	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			e.flag(flagUpstreamTimeout)
 		}
 		panic(http.ErrAbortHandler) // the rest will not come: let the client see that
 	}
 }
+
+// flushing passes each part of an answer of unknown length on as it comes.
+func flushing(w http.ResponseWriter, response *http.Response) io.Writer {
+	if response.ContentLength >= 0 {
+		return w
+	}
+	return flushWriter{w, http.NewResponseController(w)}
+}
+
+type flushWriter struct {
+	http.ResponseWriter
+	controller *http.ResponseController
+}
+
+func (w flushWriter) Write(b []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(b)
+	if err != nil {
+		return n, err
+	}
+	return n, w.controller.Flush()
+}
+
+func isGRPC(h http.Header) bool { return strings.HasPrefix(h.Get("Content-Type"), "application/grpc") }
 
 func dropHopHeaders(h http.Header) {
 	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Te", "Upgrade"} {

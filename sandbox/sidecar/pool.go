@@ -22,6 +22,7 @@ var errOverflow = errors.New("overflow")
 type pool struct {
 	maxConnections, maxPending, maxRequests uint64
 	perConnection                           uint64 // requests per connection; 0: any number
+	multiplexed                             bool   // HTTP/2: requests need no connection of their own
 
 	mu       sync.Mutex
 	active   uint64 // requests that hold a connection or open one
@@ -47,6 +48,7 @@ func newPool(spec *clusterv3.Cluster) *pool {
 	if config, ok := spec.GetTypedExtensionProtocolOptions()[httpProtocolOptions]; ok {
 		var options httpv3.HttpProtocolOptions
 		if config.UnmarshalTo(&options) == nil {
+			p.multiplexed = options.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
 			p.perConnection = uint64(options.GetCommonHttpProtocolOptions().GetMaxRequestsPerConnection().GetValue())
 		}
 	}
@@ -73,7 +75,7 @@ func (p *pool) enter(ctx context.Context) (*slot, error) {
 	if p.active+uint64(len(p.queue)) >= p.maxRequests {
 		return nil, p.refuse()
 	}
-	if p.active < p.open { // an idle connection
+	if p.active < p.open || p.multiplexed { // an idle connection, or one for all
 		return p.admit(false), nil
 	}
 	if p.pending >= p.maxPending {

@@ -84,6 +84,8 @@ type Proxy struct {
 	metrics     *metrics
 	transport   *http.Transport
 	transport2  *http.Transport // HTTP/2 without TLS
+	tunnel      *http.Transport // for HTTP that the proxy only sees as bytes
+	secure      sync.Map        // transports with TLS, by *cluster
 	snapshot    atomic.Pointer[snapshot]
 	ready       chan struct{}
 
@@ -115,6 +117,9 @@ func Start(ctx context.Context, o Options) (*Proxy, error) {
 		addresses: map[string]string{},
 	}
 	p.transport, p.transport2 = p.newTransport(false), p.newTransport(true)
+	p.tunnel = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+		return p.DialTCP(ctx, address)
+	}}
 	p.encoded = p.self.encode()
 	workloads.Store(o.Address, p.self)
 	p.snapshot.Store(&snapshot{})
@@ -313,4 +318,8 @@ func (p *Proxy) Close() {
 	p.background.Wait()
 	p.transport.CloseIdleConnections()
 	p.transport2.CloseIdleConnections()
+	p.secure.Range(func(_, t any) bool {
+		t.(*http.Transport).CloseIdleConnections() //nolint:forcetypeassert // nothing else is stored
+		return true
+	})
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 )
 
@@ -28,6 +29,7 @@ type upstreamRequest struct {
 	original *http.Request
 	body     []byte
 	tried    []*host
+	key      string // that the load balancer hashes
 }
 
 // attemptResult is how one attempt ended: with a response, or with the code,
@@ -88,7 +90,7 @@ func (r attemptResult) drop() {
 
 // try makes one attempt.
 func (u *upstreamRequest) try(ctx context.Context) attemptResult {
-	chosen := u.cluster.pick(time.Now(), u.avoid())
+	chosen := u.pick()
 	if chosen == nil {
 		u.exchange.destination = peer{}
 		return attemptResult{code: http.StatusServiceUnavailable, flag: flagNoHealthyUpstream, reason: "no healthy upstream"}
@@ -103,6 +105,10 @@ func (u *upstreamRequest) try(ctx context.Context) attemptResult {
 	if err != nil {
 		cancel()
 		result := failure(ctx, err, connected)
+		if result.flag == flagNoHealthyUpstream {
+			u.exchange.destination = peer{}
+			return result
+		}
 		if result.flag != flagOverflow && u.original.Context().Err() == nil {
 			u.cluster.observe(chosen, result.code, time.Now())
 		}
@@ -114,6 +120,13 @@ func (u *upstreamRequest) try(ctx context.Context) attemptResult {
 		u.exchange.destination = other
 	}
 	return attemptResult{response: response, code: response.StatusCode}
+}
+
+func (u *upstreamRequest) pick() *host {
+	if u.cluster.spec.GetType() == clusterv3.Cluster_ORIGINAL_DST {
+		return u.cluster.pickFor(u.original.Host, time.Now())
+	}
+	return u.cluster.pick(time.Now(), u.avoid(), u.key)
 }
 
 // avoid gives the hosts that the retry policy wants to keep away from.
@@ -131,6 +144,8 @@ func failure(ctx context.Context, err error, connected bool) attemptResult {
 	switch {
 	case errors.Is(err, errOverflow):
 		return attemptResult{code: http.StatusServiceUnavailable, flag: flagOverflow, reason: prefix + "overflow"}
+	case errors.As(err, new(*net.DNSError)): // Envoy has no host for a name that does not resolve
+		return attemptResult{code: http.StatusServiceUnavailable, flag: flagNoHealthyUpstream, reason: "no healthy upstream"}
 	case ctx.Err() != nil:
 		return attemptResult{code: http.StatusGatewayTimeout, flag: flagUpstreamTimeout, reason: "upstream request timeout"}
 	case !connected:
@@ -144,6 +159,9 @@ func failure(ctx context.Context, err error, connected bool) attemptResult {
 func (u *upstreamRequest) attempt(ctx context.Context) *http.Request {
 	r := u.original.Clone(ctx)
 	dropHopHeaders(r.Header)
+	if isGRPC(r.Header) {
+		r.Header.Set("Te", "trailers")
+	}
 	u.choice.prepare(r)
 	r.URL = &url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 	r.RequestURI = ""
@@ -170,9 +188,9 @@ func (p *Proxy) send(c *cluster, h *host, r *http.Request) (response *http.Respo
 		place.connected(info.Reused)
 	}}
 	r = r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
-	r.URL.Scheme, r.URL.Host = "http", h.address
+	r.URL.Scheme, r.URL.Host = c.wire.scheme(), h.address
 	r.Close = place.last
-	response, err = p.transport.RoundTrip(r)
+	response, err = p.transportTo(c, r.ProtoMajor).RoundTrip(r)
 	if err != nil {
 		h.active.Add(-1)
 		place.leave(false)

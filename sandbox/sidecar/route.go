@@ -32,6 +32,7 @@ type route struct {
 	match   []predicate
 	rewrite *regexp.Regexp
 	fault   *faultFilter
+	cors    *corsFilter
 }
 
 func compileRoutes(spec *routev3.RouteConfiguration) (*routeTable, error) {
@@ -61,14 +62,42 @@ func compileRoute(spec *routev3.Route) (*route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("match: %w", err)
 	}
+	if err := checkAction(spec); err != nil {
+		return nil, err
+	}
 	r := &route{spec: spec, match: match}
 	if rewrite := spec.GetRoute().GetRegexRewrite(); rewrite != nil {
 		if r.rewrite, err = regexp.Compile(rewrite.GetPattern().GetRegex()); err != nil {
 			return nil, fmt.Errorf("regex_rewrite: %w", err)
 		}
 	}
+	if r.cors, err = compileCORS(spec.GetTypedPerFilterConfig()); err != nil {
+		return nil, err
+	}
 	r.fault, err = compileFault(spec.GetTypedPerFilterConfig())
 	return r, err
+}
+
+// checkAction refuses what this proxy would not obey.
+func checkAction(spec *routev3.Route) error {
+	switch a := spec.GetAction().(type) {
+	case *routev3.Route_Redirect, *routev3.Route_DirectResponse:
+		return nil
+	case *routev3.Route_Route:
+		switch c := a.Route.GetClusterSpecifier().(type) {
+		case *routev3.RouteAction_Cluster, *routev3.RouteAction_WeightedClusters, *routev3.RouteAction_ClusterHeader:
+		default:
+			return fmt.Errorf("cluster specifier %T is none that this proxy knows", c)
+		}
+		switch h := a.Route.GetHostRewriteSpecifier().(type) {
+		case nil, *routev3.RouteAction_HostRewriteLiteral:
+		default:
+			return fmt.Errorf("host rewrite %T is none that this proxy knows", h)
+		}
+		return nil
+	default:
+		return fmt.Errorf("action %T is none that this proxy knows", a)
+	}
 }
 
 // find gives the first route of the best virtual host that matches, or nil.
@@ -150,7 +179,7 @@ func (r *route) choose(req *http.Request) choice {
 func (c choice) prepare(req *http.Request) {
 	action := c.spec.GetRoute()
 	c.rewritePath(req)
-	if host := action.GetHostRewriteLiteral(); host != "" {
+	if host := firstOf(c.weighted.GetHostRewriteLiteral(), action.GetHostRewriteLiteral()); host != "" {
 		req.Host = host
 	}
 	removeHeaders(req.Header, c.weighted.GetRequestHeadersToRemove(), c.spec.GetRequestHeadersToRemove(),

@@ -123,16 +123,16 @@ func (s *stream) attempt(c *cluster) (net.Conn, error) {
 		return nil, err
 	}
 	c.observe(chosen, 200, time.Now())
-	return upstream, nil
+	return c.wire.begin(ctx, upstream)
 }
 
 // pickFor is pick for a connection to an address; clusters of original
 // destinations have no hosts of their own.
 func (c *cluster) pickFor(to string, now time.Time) *host {
 	if c.spec.GetType() == clusterv3.Cluster_ORIGINAL_DST {
-		return &host{address: to, healthy: true}
+		return &host{address: withPort(to), healthy: true}
 	}
-	return c.pick(now, nil)
+	return c.pick(now, nil, "")
 }
 
 // dialUpstream connects from the pod's own address, by which the other side

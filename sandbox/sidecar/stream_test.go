@@ -3,6 +3,7 @@ package sidecar_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -191,4 +192,32 @@ func TestTCPHalfClose(t *testing.T) {
 	if err != nil || string(answer) != "v1 a\nv1 b\n" {
 		t.Errorf("after half of the connection was closed: %q %v", answer, err)
 	}
+}
+
+// helloTo begins TLS with a server name and gives the version of the echo that
+// answers it, in its own way; "" where the connection is closed.
+func helloTo(conn net.Conn, name string) string {
+	defer conn.Close() //nolint:errcheck // done
+	recorded := &recordingConn{Conn: conn}
+	_ = tls.Client(recorded, &tls.Config{ServerName: name}).Handshake() //nolint:gosec // it fails on purpose: the echo speaks no TLS
+	version, _, _ := strings.Cut(recorded.received.String(), " ")
+	return version
+}
+
+// recordingConn ends the hello with a line's end, and keeps what comes back.
+type recordingConn struct {
+	net.Conn
+	received strings.Builder
+}
+
+func (c *recordingConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	_, _ = c.Conn.Write([]byte("\n"))
+	return n, err
+}
+
+func (c *recordingConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.received.Write(b[:n])
+	return n, err
 }
