@@ -148,7 +148,7 @@ func carrierName(status *v1.RolloutStatus) string {
 // moved away.
 func (c *convergence) saveMirrors() {
 	status := &c.decision.Status
-	if status.Traffic == nil || status.Traffic.Mirror == nil || status.Traffic.Mirror.Apart() {
+	if status.Traffic == nil || status.Traffic.Mirror == nil || status.Traffic.MirrorsApart() {
 		return
 	}
 	for i, managed := range status.VirtualServices {

@@ -55,9 +55,6 @@ type MirrorTraffic struct {
 	Match HTTPMatches `json:"match,omitempty"`
 }
 
-// Apart tells whether the mirror stands on copies of the managed routes, which leaves the routes' own mirrors alone.
-func (m *MirrorTraffic) Apart() bool { return m.Host != "" || len(m.Match) > 0 }
-
 // FaultInjection is an applied fault. Host is empty for the Rollout's own host, where the matched requests also go to the
 // canary; on another host only requests from the canary's pods (sourceLabels: the canary's labels) get the fault, and the
 // traffic's Match sends the matched requests to the canary on the own host. With Traffic Unchanged neither holds: all requests go
@@ -150,4 +147,11 @@ func (t Traffic) Exposed() bool {
 // ExposedToUsers tells whether answers of the canary reach users: exposed outside a mirror.
 func (t Traffic) ExposedToUsers() bool {
 	return t.Canary != nil && (t.Weight > 0 || len(t.Match) > 0 || (t.Fault != nil && t.Fault.Traffic != FaultTrafficUnchanged))
+}
+
+// MirrorsApart tells whether the mirror stands on copies of the managed routes, which leaves the routes' own mirrors alone: by a
+// subset of the host's it could be told from them, by another host it could not.
+func (t Traffic) MirrorsApart() bool {
+	elsewhere := t.Canary != nil && t.Canary.Host != ""
+	return t.Mirror != nil && (elsewhere || t.Mirror.Host != "" || len(t.Mirror.Match) > 0)
 }

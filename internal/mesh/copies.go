@@ -59,7 +59,7 @@ func (c *copier) ownCopies() (copies []any, problem *Problem) {
 			return nil, problem
 		}
 	}
-	if m := traffic.Mirror; m != nil && m.Apart() {
+	if m := traffic.Mirror; traffic.MirrorsApart() {
 		mirrors, problem := c.insert(kindMirror, m.Match, c.mirroring())
 		if problem != nil {
 			return nil, problem

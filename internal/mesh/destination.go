@@ -51,7 +51,7 @@ func toTarget(r *v1.Rollout, managed v1.ManagedRoute, base object, t v1.Target) 
 	if elsewhere {
 		key = HostKey(t.Host, r.Namespace)
 	}
-	if before := hostOf(d, r.Namespace); before != key {
+	if before := hostOf(d, r.Namespace); before != key || (t.Port == 0 && onVersionsPort(r, d)) {
 		if before != own {
 			withoutAuthority(d, before, r.Namespace)
 		}
@@ -75,6 +75,15 @@ func toTarget(r *v1.Rollout, managed v1.ManagedRoute, base object, t v1.Target) 
 		setAuthority(d, t.Host)
 	}
 	return d
+}
+
+// onVersionsPort tells whether a destination on the Rollout's host has the port of a version that is told by that.
+func onVersionsPort(r *v1.Rollout, d object) bool {
+	own := HostKey(r.Spec.Host, r.Namespace)
+	port, given := number(child(child(d, "destination"), "port")["number"])
+	return given && hostOf(d, r.Namespace) == own && slices.ContainsFunc(r.Spec.Versions, func(v v1.Version) bool {
+		return v.Destination != nil && HostKey(v.Destination.Host, r.Namespace) == own && int64(v.Destination.Port.GetNumber()) == port
+	})
 }
 
 // setAuthority has requests ask the destination for its host, unless the route sets an authority of its own there.

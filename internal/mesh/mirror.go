@@ -80,7 +80,7 @@ func savedMirrors(managed v1.ManagedRoute) object {
 // is wanted, the route's mirrors are left alone: whoever changed them since may.
 func renderMirrors(r *v1.Rollout, managed v1.ManagedRoute, route, base object) {
 	traffic := r.Status.Traffic
-	wanted := traffic.Mirror != nil && !traffic.Mirror.Apart() && traffic.Canary != nil
+	wanted := traffic.Mirror != nil && !traffic.MirrorsApart() && traffic.Canary != nil
 	saved := savedMirrors(managed)
 	mirrors, ours := splitMirrors(r, route, saved)
 	if !wanted && (managed.SavedMirror == "" || !ours) {

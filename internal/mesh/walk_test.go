@@ -29,7 +29,7 @@ func newWalk(t failer, r *v1.Rollout, managed v1.ManagedVirtualService, found *u
 
 // save notes the mirrors that the routes have of their own, as it is committed with a step that mirrors.
 func (w *walk) save(traffic *v1.Traffic) {
-	if traffic.Mirror != nil && !traffic.Mirror.Apart() {
+	if traffic.Mirror != nil && !traffic.MirrorsApart() {
 		w.managed = SaveMirrors(w.managed, w.now)
 	}
 }

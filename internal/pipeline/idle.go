@@ -353,7 +353,7 @@ func (d *draft) dropLeftovers() {
 	if d.status.Traffic.Fault == nil {
 		d.status.FaultVirtualService = nil
 	}
-	if m := d.status.Traffic.Mirror; m != nil && !m.Apart() {
+	if t := d.status.Traffic; t.Mirror != nil && !t.MirrorsApart() {
 		return
 	}
 	for i := range d.status.VirtualServices {
