@@ -1,4 +1,3 @@
-// Command kubectl-sluice is the kubectl plugin: plan, diff, lint and init of Rollouts.
 package main
 
 import (

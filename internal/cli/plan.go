@@ -30,6 +30,7 @@ type planOptions struct {
 	files
 	from, to string
 	delay    time.Duration
+	unscoped bool
 	live     bool
 	output   string
 	format   string
@@ -39,6 +40,7 @@ func (o *planOptions) addFlags(cmd *cobra.Command) {
 	o.files.addFlags(cmd)
 	cmd.Flags().StringVar(&o.to, "to", "", "version to plan for instead of spec.version")
 	cmd.Flags().DurationVar(&o.delay, "propagation-delay", 2*time.Second, "the operator's --propagation-delay")
+	cmd.Flags().BoolVar(&o.unscoped, "allow-unscoped-faults", false, "the operator's --allow-unscoped-faults")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text, json or yaml")
 	cmd.Flags().StringVar(&o.format, "diff", "unified", "form of the differences in text: unified, or dyff")
 }
@@ -92,7 +94,7 @@ func (t *tool) plan(ctx context.Context, o *planOptions, name string) error {
 // planned gathers all objects, and the Rollouts to plan.
 func (t *tool) planned(ctx context.Context, o *planOptions, name string) (objects, rollouts []manifest.Object, err error) {
 	if o.given() {
-		if objects, err = t.read(&o.files); err != nil {
+		if objects, err = t.read(ctx, &o.files); err != nil {
 			return nil, nil, err
 		}
 		settleIn(objects, t.offlineNamespace())
@@ -112,7 +114,7 @@ func (t *tool) plans(ctx context.Context, o *planOptions, objects, rollouts []ma
 	var plans []*plan.Plan
 	for _, r := range rollouts {
 		in := plan.Input{
-			Rollout: r.Unstructured, From: o.from, To: o.to, PropagationDelay: o.delay, Now: t.clock.Now(),
+			Rollout: r.Unstructured, From: o.from, To: o.to, PropagationDelay: o.delay, UnscopedFaults: o.unscoped, Now: t.clock.Now(),
 		}
 		for _, other := range objects {
 			if other.Unstructured != r.Unstructured {

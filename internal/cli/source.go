@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -27,9 +28,9 @@ func (f *files) addFlags(cmd *cobra.Command) {
 func (f *files) given() bool { return len(f.names) > 0 || f.kustomize != "" }
 
 // read returns the objects, and what could not be read as a joined error.
-func (t *tool) read(f *files) ([]manifest.Object, error) {
+func (t *tool) read(ctx context.Context, f *files) ([]manifest.Object, error) {
 	if f.kustomize != "" {
-		return nil, errors.New("not yet")
+		return manifest.Kustomize(ctx, f.kustomize)
 	}
 	return manifest.Load(f.names, f.recursive, t.In)
 }

@@ -34,6 +34,8 @@ type Input struct {
 	From, To string
 	// PropagationDelay is the operator's.
 	PropagationDelay time.Duration
+	// UnscopedFaults: the operator allows faults of scope Everyone.
+	UnscopedFaults bool
 	// Now is when the plan begins.
 	Now time.Time
 }
@@ -67,6 +69,8 @@ type Stage struct {
 	Traffic string `json:"traffic,omitempty"`
 	// Step is false before and after the steps.
 	Step bool `json:"step"`
+	// Index of the step in spec.steps; len(spec.steps) for the soak.
+	Index int `json:"-"`
 	// Hold and Gates bound how soon the step may end.
 	Hold  time.Duration `json:"-"`
 	Gates []Gate        `json:"gates,omitempty"`
@@ -82,6 +86,8 @@ type Gate struct {
 	Window   time.Duration `json:"-"`
 	Interval time.Duration `json:"-"`
 	Samples  int           `json:"samples"`
+	// Watch is what the analysis is asked to measure.
+	Watch pipeline.GateWatch `json:"-"`
 }
 
 // Write is one write of a VirtualService or DestinationRule. Before is nil for one that is created, After for one that is deleted.
@@ -181,7 +187,7 @@ func (w *world) noteWatch(watch *pipeline.Watch) {
 	}
 	stage.Gates = nil
 	for _, g := range watch.Gates {
-		stage.Gates = append(stage.Gates, Gate{Name: g.Name, Window: g.Window, Interval: g.Interval, Samples: g.Samples})
+		stage.Gates = append(stage.Gates, Gate{Name: g.Name, Window: g.Window, Interval: g.Interval, Samples: g.Samples, Watch: g})
 	}
 	stage.Least = stage.least(w.in.PropagationDelay)
 }
@@ -199,7 +205,7 @@ func (w *world) stage() *Stage {
 	next := Stage{Name: stageBefore, Traffic: status.Stable + " serves alone"}
 	switch {
 	case status.Step != nil:
-		next = Stage{Name: status.Step.Display, Step: true, Hold: holdOf(rollout, int(status.Step.Index)), Traffic: inWords(status)}
+		next = Stage{Name: status.Step.Display, Step: true, Index: int(status.Step.Index), Hold: holdOf(rollout, int(status.Step.Index)), Traffic: inWords(status)}
 		next.Least = next.least(w.in.PropagationDelay)
 	case status.Run == nil && w.stepped():
 		next = Stage{Name: stageAfter, Traffic: fmt.Sprintf("%s serves alone", status.Stable)}

@@ -50,7 +50,7 @@ func newWorld(in Input) (*world, error) {
 	clock := &jumpingClock{now: in.Now}
 	w := &world{in: in, clock: clock, store: newStore(clock)}
 	w.key = types.NamespacedName{Namespace: in.Rollout.GetNamespace(), Name: in.Rollout.GetName()}
-	config := pipeline.Config{PropagationDelay: in.PropagationDelay, Settle: settle}
+	config := pipeline.Config{PropagationDelay: in.PropagationDelay, Settle: settle, UnscopedFaults: in.UnscopedFaults}
 	w.client = &memoryClient{store: w.store, scheme: scheme}
 	w.analyst = &optimist{clock: clock, config: config, set: w.noteWatch}
 	w.operator = controllers.NewRolloutReconciler(controllers.Dependencies{

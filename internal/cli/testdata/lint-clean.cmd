@@ -1,0 +1,1 @@
+lint -f ../../examples/reviews --scrape-interval 1s

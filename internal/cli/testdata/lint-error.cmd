@@ -1,0 +1,1 @@
+lint -f ../lint/testdata/gate-blind.bad.yaml

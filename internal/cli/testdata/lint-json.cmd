@@ -1,0 +1,1 @@
+lint -f ../lint/testdata/schema.bad.yaml -o json

@@ -1,0 +1,1 @@
+lint -k testdata/kustomized

@@ -1,0 +1,1 @@
+lint -f ../../examples/reviews -n bookinfo

@@ -1,0 +1,1 @@
+plan -k testdata/kustomized --from v1 --to v2

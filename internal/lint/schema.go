@@ -1,0 +1,108 @@
+package lint
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	structural "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"sigs.k8s.io/yaml"
+
+	"sluice.dev/sluice/config/crd"
+	"sluice.dev/sluice/internal/manifest"
+)
+
+// kindSchema validates objects of a kind as the API server does.
+type kindSchema struct {
+	tree  *structural.Structural
+	types validation.SchemaValidator
+	rules *cel.Validator
+}
+
+// loadSchemas reads the CRDs, once: their CEL rules take a while to compile.
+var loadSchemas = sync.OnceValues(func() (map[schema.GroupVersionKind]*kindSchema, error) {
+	files, err := fs.Glob(crd.Files, "*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	schemas := map[schema.GroupVersionKind]*kindSchema{}
+	for _, name := range files {
+		raw, err := crd.Files.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		definition := &apiextensionsv1.CustomResourceDefinition{}
+		if err := yaml.Unmarshal(raw, definition); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for i := range definition.Spec.Versions {
+			version := &definition.Spec.Versions[i]
+			gvk := schema.GroupVersionKind{Group: definition.Spec.Group, Version: version.Name, Kind: definition.Spec.Names.Kind}
+			if schemas[gvk], err = compile(version.Schema); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return schemas, nil
+})
+
+func compile(given *apiextensionsv1.CustomResourceValidation) (*kindSchema, error) {
+	internal := &apiextensions.CustomResourceValidation{}
+	if err := apiextensionsv1.Convert_v1_CustomResourceValidation_To_apiextensions_CustomResourceValidation(given, internal, nil); err != nil {
+		return nil, err
+	}
+	tree, err := structural.NewStructural(internal.OpenAPIV3Schema)
+	if err != nil {
+		return nil, err
+	}
+	types, _, err := validation.NewSchemaValidator(internal.OpenAPIV3Schema)
+	if err != nil {
+		return nil, err
+	}
+	return &kindSchema{tree, types, cel.NewValidator(tree, true, celconfig.PerCallLimit)}, nil
+}
+
+// validate notes what the API server would refuse when the object is made.
+func (c *checker) validate(ctx context.Context, s *kindSchema, o manifest.Object) {
+	content := o.DeepCopy().Object
+	refused := func(rule, path, message string) {
+		if c.invalid == nil {
+			c.invalid = map[manifest.Object]bool{}
+		}
+		c.invalid[o] = true
+		c.find(rule, o, path, "%s", message)
+	}
+	pruned := pruning.PruneWithOptions(content, s.tree, true, structural.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
+	for _, path := range pruned {
+		refused(ruleUnknownField, path, fmt.Sprintf("%s has no such field", o.GetKind()))
+	}
+	errs := validation.ValidateCustomResource(nil, content, s.types)
+	if len(errs) == 0 { // the API server too asks the rules only of what has the right types
+		errs, _ = s.rules.Validate(ctx, nil, s.tree, content, nil, celconfig.RuntimeCELCostBudget)
+	}
+	for _, err := range errs {
+		refused(ruleSchema, err.Field, brief(err))
+	}
+}
+
+// brief is an error's message without its field, which stands before it, and without a value that is a whole block.
+func brief(err *field.Error) string {
+	message := strings.TrimPrefix(err.ErrorBody(), "Invalid value: ")
+	if i := strings.LastIndex(message, ": "); i >= 0 && err.Detail != "" {
+		value := strings.TrimSuffix(message, ": "+err.Detail)
+		if strings.ContainsAny(value, "{[") {
+			return err.Detail
+		}
+	}
+	return message
+}
