@@ -1,12 +1,7 @@
 package capabilities
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,11 +24,11 @@ const NotYet Verdict = "not yet"
 // Result is what one test has found.
 type Result struct {
 	// Number of the capability.
-	Number int `json:"number"`
+	Number int
 	// Example is a folder's name in examples/.
-	Example string  `json:"example"`
-	Test    string  `json:"test"`
-	Verdict Verdict `json:"verdict"`
+	Example string
+	Test    string
+	Verdict Verdict
 }
 
 // NumberOf is the capability that an example shows, by the number that its name begins with.
@@ -45,34 +40,6 @@ func NumberOf(example string) (int, error) {
 	}
 	_, err = capabilityNumbered(number)
 	return number, err
-}
-
-// Load reads results; a file that is not there holds none.
-func Load(path string) ([]Result, error) {
-	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var results []Result
-	if err := json.Unmarshal(content, &results); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)
-	}
-	return results, nil
-}
-
-// Save writes results.
-func Save(path string, results []Result) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	content, err := json.MarshalIndent(results, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(content, '\n'), 0o644)
 }
 
 // Merge puts newer results in the place of older ones of the same test, in order of number and test.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,7 @@ import (
 type example struct {
 	// dir is a folder of examples/.
 	dir string
-	// apps are files of examples/apps that run in its namespace.
+	// apps are files of examples/apps that run in its namespace; none where the example brings its own.
 	apps []string
 	// gateway gives the namespace an ingress gateway (label istio: ingressgateway).
 	gateway bool
@@ -47,6 +48,8 @@ const (
 // stage is a namespace in which an example runs.
 type stage struct {
 	*session.Bookinfo
+	visitor // a client pod (labels app: client) of the namespace
+	gateway visitor
 	cluster *session.Cluster
 	example example
 }
@@ -74,12 +77,16 @@ func newBareStage(t *testing.T, e example) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.close(t) })
+	s.visitor = visitor{client: s.Client()}
+	s.gateway = visitor{client: http.DefaultClient, entry: s.IngressURL()}
 	s.kubectlApply(t, filepath.Join(cluster.Root, "examples", "rbac.yaml"))
 	for _, app := range e.apps {
 		s.write(t, appsFolder+"/"+app, s.read(t, filepath.Join("apps", app)))
 	}
-	s.sync(t, appsSync, appsFolder, s.push(t, "applications"))
-	s.waitAvailable(t)
+	if len(e.apps) > 0 {
+		s.sync(t, appsSync, appsFolder, s.push(t, "applications"))
+		s.waitAvailable(t)
+	}
 	return s
 }
 
@@ -223,6 +230,11 @@ const patience = 2 * time.Minute
 
 // eventually asks until the answer is yes; what is there instead is told when it never is.
 func (s *stage) eventually(t *testing.T, what string, is func() (bool, string)) {
+	t.Helper()
+	eventually(t, what, is)
+}
+
+func eventually(t *testing.T, what string, is func() (bool, string)) {
 	t.Helper()
 	began := time.Now()
 	for {

@@ -2,7 +2,9 @@ package capabilities
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -41,6 +43,33 @@ func rowOf(c Capability, results []Result) string {
 	slices.Sort(examples)
 	return fmt.Sprintf("| %d | %s | %s | %s | %s |\n",
 		c.Number, c.Name, strings.Join(slices.Compact(examples), ", "), strings.Join(tests, ", "), verdict)
+}
+
+var (
+	tableRow    = regexp.MustCompile("(?m)^\\| (\\d+) \\| [^|]+ \\| ([^|]*) \\| ([^|]*) \\| ([^|]+) \\|$")
+	exampleLink = regexp.MustCompile(`\[([^\]]+)\]`)
+	testName    = regexp.MustCompile("`([^`]+)`")
+)
+
+// Read gives the results that a page was rendered of. Where a row has several tests, each of them has the row's verdict.
+func Read(page string) ([]Result, error) {
+	var results []Result
+	for _, row := range tableRow.FindAllStringSubmatch(page, -1) {
+		number, err := strconv.Atoi(row[1])
+		if err != nil {
+			return nil, fmt.Errorf("capability %s: %w", row[1], err)
+		}
+		examples, tests := exampleLink.FindAllStringSubmatch(row[2], -1), testName.FindAllStringSubmatch(row[3], -1)
+		if len(examples) > len(tests) || len(examples) == 0 && len(tests) > 0 {
+			return nil, fmt.Errorf("capability %d: %d examples and %d tests: each example needs a test", number, len(examples), len(tests))
+		}
+		for i, test := range tests {
+			results = append(results, Result{
+				Number: number, Example: examples[min(i, len(examples)-1)][1], Test: test[1], Verdict: Verdict(row[4]),
+			})
+		}
+	}
+	return results, nil
 }
 
 // worse of two verdicts; anything says more than NotYet.

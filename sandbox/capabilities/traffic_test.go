@@ -36,43 +36,55 @@ func (a answer) page(t *testing.T) bookinfo.Page {
 	return page
 }
 
-// get asks from a client pod of the mesh, by service name and port: http://reviews:9080/reviews/0. Headers are "name: value".
-func (s *stage) get(t *testing.T, target string, headers ...string) answer {
-	t.Helper()
-	return ask(t, s.Client(), target, headers...)
+// visitor is where requests come from: a client pod of the mesh, or outside of the ingress gateway.
+type visitor struct {
+	client *http.Client
+	// entry is the gateway's base URL, and "" in the mesh.
+	entry string
 }
 
-// atGateway asks port 80 of the ingress gateway for http://HOST/PATH.
-func (s *stage) atGateway(t *testing.T, target string, headers ...string) answer {
-	t.Helper()
+// place is the URL to ask for a target, with the Host header that it needs.
+func (v visitor) place(target string) (at, host string, err error) {
+	if v.entry == "" {
+		return target, "", nil
+	}
 	asked, err := url.Parse(target)
 	if err != nil {
-		t.Fatal(err)
+		return "", "", err
 	}
-	return ask(t, http.DefaultClient, s.IngressURL()+asked.RequestURI(), append(headers, "Host: "+asked.Host)...)
+	return v.entry + asked.RequestURI(), asked.Host, nil
 }
 
-func ask(t *testing.T, client *http.Client, target string, headers ...string) answer {
+// get asks for a target: from the mesh by service name and port, http://reviews:9080/reviews/0; at the gateway, for its port 80,
+// by a host and path of its routes, http://bookinfo.example.com/productpage. Headers are "name: value".
+func (v visitor) get(t *testing.T, target string, headers ...string) answer {
 	t.Helper()
-	a, err := try(t.Context(), client, target, headers...)
+	a, err := v.try(t.Context(), target, headers...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
 }
 
-func try(ctx context.Context, client *http.Client, target string, headers ...string) (a answer, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+// atGateway is s.gateway.get.
+func (s *stage) atGateway(t *testing.T, target string, headers ...string) answer {
+	t.Helper()
+	return s.gateway.get(t, target, headers...)
+}
+
+// try is get for goroutines, which must not end the test.
+func (v visitor) try(ctx context.Context, target string, headers ...string) (a answer, err error) {
+	at, host, err := v.place(target)
 	if err != nil {
 		return a, err
 	}
-	request.Header = headerOf(headers)
-	if host := request.Header.Get("Host"); host != "" {
-		request.Host = host
-		request.Header.Del("Host")
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return a, err
 	}
+	request.Header, request.Host = headerOf(headers), host
 	began := time.Now()
-	response, err := client.Do(request)
+	response, err := v.client.Do(request)
 	if err != nil {
 		return a, err
 	}
@@ -119,52 +131,85 @@ func (c tally) share(version string) float64 {
 }
 
 // visit asks n times, one after the other.
-func (s *stage) visit(t *testing.T, n int, target string, headers ...string) (seen tally) {
+func (v visitor) visit(t *testing.T, n int, target string, headers ...string) (seen tally) {
 	t.Helper()
 	for range n {
-		seen.add(s.get(t, target, headers...))
+		seen.add(v.get(t, target, headers...))
 	}
 	return seen
 }
 
 // crowd has a number of users ask n times each, all at the same time.
-func (s *stage) crowd(t *testing.T, users, n int, target string, headers ...string) (seen tally) {
+func (v visitor) crowd(t *testing.T, users, n int, target string, headers ...string) tally {
 	t.Helper()
-	var lock sync.Mutex
-	var all sync.WaitGroup
+	c := &crowd{}
 	for range users {
-		all.Go(func() {
+		c.all.Go(func() {
 			for range n {
-				a, err := try(t.Context(), s.Client(), target, headers...)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				lock.Lock()
-				seen.add(a)
-				lock.Unlock()
+				c.ask(t.Context(), v, target, headers...)
 			}
 		})
 	}
-	all.Wait()
-	return seen
+	return c.leave()
+}
+
+// users has a number of users ask, each again as soon as it was answered, until they leave.
+func (v visitor) users(t *testing.T, users int, target string, headers ...string) *crowd {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &crowd{away: cancel}
+	for range users {
+		c.all.Go(func() {
+			for ctx.Err() == nil {
+				c.ask(ctx, v, target, headers...)
+			}
+		})
+	}
+	return c
+}
+
+// crowd is users who ask at the same time. Who gets no answer at all counts with status 0.
+type crowd struct {
+	away context.CancelFunc
+	all  sync.WaitGroup
+	lock sync.Mutex
+	seen tally
+}
+
+func (c *crowd) ask(ctx context.Context, v visitor, target string, headers ...string) {
+	a, err := v.try(ctx, target, headers...)
+	if err != nil && ctx.Err() != nil {
+		return
+	}
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	c.seen.add(a)
+}
+
+// leave ends the crowd and tells what it saw.
+func (c *crowd) leave() tally {
+	if c.away != nil {
+		c.away()
+	}
+	c.all.Wait()
+	return c.seen
 }
 
 // waitServed waits until a version alone answers, twenty times in a row and each time with 200.
-func (s *stage) waitServed(t *testing.T, version, target string, headers ...string) {
+func (v visitor) waitServed(t *testing.T, version, target string, headers ...string) {
 	t.Helper()
-	s.eventually(t, fmt.Sprintf("%s alone answers %s %q", version, target, headers), func() (bool, string) {
-		seen := s.visit(t, 20, target, headers...)
+	eventually(t, fmt.Sprintf("%s alone answers %s %q", version, target, headers), func() (bool, string) {
+		seen := v.visit(t, 20, target, headers...)
 		return seen.versions[version] == 20 && seen.statuses[http.StatusOK] == 20, seen.String()
 	})
 }
 
 // waitSplit waits until the answers of many requests are split as wanted, in shares of 1, and none of them is a failure.
-func (s *stage) waitSplit(t *testing.T, want map[string]float64, target string, headers ...string) {
+func (v visitor) waitSplit(t *testing.T, want map[string]float64, target string, headers ...string) {
 	t.Helper()
 	const n, tolerance = 400, 0.08 // more than three standard deviations of a half
-	s.eventually(t, fmt.Sprintf("%s is split %v", target, want), func() (bool, string) {
-		seen := s.visit(t, n, target, headers...)
+	eventually(t, fmt.Sprintf("%s is split %v", target, want), func() (bool, string) {
+		seen := v.visit(t, n, target, headers...)
 		total := 0
 		for version, share := range want {
 			total += seen.versions[version]
@@ -176,11 +221,15 @@ func (s *stage) waitSplit(t *testing.T, want map[string]float64, target string, 
 	})
 }
 
-// load sends requests per second from the mesh until the test ends or it is stopped. Answers of 500 and above have failed.
-func (s *stage) load(t *testing.T, rate float64, target string, headers ...string) *load.Generator {
+// load sends requests per second until the test ends or it is stopped. Answers of 500 and above have failed.
+func (v visitor) load(t *testing.T, rate float64, target string, headers ...string) *load.Generator {
 	t.Helper()
+	at, host, err := v.place(target)
+	if err != nil {
+		t.Fatal(err)
+	}
 	generator, err := load.Start(t.Context(), load.Options{
-		URL: target, Client: s.Client(), Rate: rate, Header: headerOf(headers), Judge: load.Service,
+		URL: at, Host: host, Client: v.client, Rate: rate, Header: headerOf(headers), Judge: load.Service,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +241,7 @@ func (s *stage) load(t *testing.T, rate float64, target string, headers ...strin
 // configOf is istiod's dump, in JSON, of the configuration that it has for a proxy: of s.ClientProxyID() or s.GatewayProxyID().
 func (s *stage) configOf(t *testing.T, proxy string) string {
 	t.Helper()
-	a := ask(t, http.DefaultClient, s.cluster.DiscoveryURL+"/debug/config_dump?proxyID="+url.QueryEscape(proxy))
+	a := visitor{client: http.DefaultClient}.get(t, s.cluster.DiscoveryURL+"/debug/config_dump?proxyID="+url.QueryEscape(proxy))
 	if a.status != http.StatusOK {
 		t.Fatalf("istiod's dump for %s: %d %s", proxy, a.status, a.body)
 	}

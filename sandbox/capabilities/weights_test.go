@@ -9,7 +9,7 @@ func Test05Weights(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, example{dir: "05-weights", apps: []string{"bookinfo.yaml"}})
 	s.waitServed(t, "v1", reviewsURL)
-	s.load(t, 20, reviewsURL) // for the gates
+	s.load(t, 80, reviewsURL) // the gate wants 20 requests to v3 in 5s, at a tenth
 	s.pushVersion(t, "rollout.yaml", "v3")
 	for _, step := range []struct {
 		name  string

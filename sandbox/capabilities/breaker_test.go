@@ -1,0 +1,77 @@
+package capabilities
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/sandbox/bookinfo"
+)
+
+// Test12CircuitBreaker: three users at once go through v2's pool of three and do not through v3's pool of one, which trips.
+func Test12CircuitBreaker(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, example{dir: "12-circuit-breaker", apps: []string{"bookinfo.yaml"}})
+	for _, deployment := range []string{"reviews-v1", "reviews-v2", "reviews-v3"} {
+		s.Misbehave(deployment, bookinfo.Misbehaviour{Latency: 50 * time.Millisecond}) // so that requests meet
+	}
+	users := s.users(t, 3, reviewsURL)
+	s.pushVersion(t, "rollout.yaml", "v2")
+	s.waitHealthy(t, "reviews", "v2")
+	if seen := users.leave(); seen.statuses[http.StatusOK] != seen.total || seen.versions["v2"] == 0 {
+		t.Errorf("with pools of 100 and of 3 three users saw %s; want 200 alone", seen)
+	}
+
+	users = s.users(t, 3, reviewsURL)
+	s.pushVersion(t, "rollout.yaml", "v3")
+	r := s.waitRolledBack(t, "reviews", v1.ReasonTrip)
+	if !strings.Contains(r.Status.Message, "Overflow") || r.Status.Stable != "v2" {
+		t.Errorf("stable %s, message %q; want v2 and Overflow", r.Status.Stable, r.Status.Message)
+	}
+	s.waitServed(t, "v2", reviewsURL)
+	if seen := users.leave(); seen.statuses[http.StatusServiceUnavailable] == 0 || seen.versions["v3"] == 0 || len(seen.statuses) != 2 {
+		t.Errorf("with v3's pool of one three users saw %s; want 200 and, until it tripped, 503", seen)
+	}
+	if seen := s.crowd(t, 3, 20, reviewsURL); seen.statuses[http.StatusOK] != seen.total {
+		t.Errorf("after the trip three users saw %s; want 200 alone", seen)
+	}
+}
+
+// Test13OutlierEjection: v3 answers errors, its endpoints are ejected, and that trips.
+func Test13OutlierEjection(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, example{dir: "13-outlier-ejection", apps: []string{"bookinfo.yaml"}})
+	s.Misbehave("reviews-v3", bookinfo.Misbehaviour{ErrorRate: 1})
+	generator := s.load(t, 40, reviewsURL)
+	s.pushVersion(t, "rollout.yaml", "v3")
+	r := s.waitRolledBack(t, "reviews", v1.ReasonTrip)
+	if !strings.Contains(r.Status.Message, "Ejection") || r.Status.Stable != "v1" {
+		t.Errorf("stable %s, message %q; want v1 and Ejection", r.Status.Stable, r.Status.Message)
+	}
+	s.waitServed(t, "v1", reviewsURL)
+	seen := generator.Stop()
+	errors, ejected := seen.ByStatus[http.StatusInternalServerError], seen.ByStatus[http.StatusServiceUnavailable]
+	if errors == 0 || ejected == 0 || errors > ejected {
+		t.Errorf("users saw %v; want few 500 of v3, whose endpoint is ejected at the first, and 503 from then on", seen.ByStatus)
+	}
+}
+
+// Test14BreakerEjectionRetry: one of v3's pods fails every request that it gets, and no user ever sees it.
+func Test14BreakerEjectionRetry(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, example{dir: "14-breaker-ejection-retry", apps: []string{"bookinfo.yaml"}})
+	generator := s.load(t, 100, reviewsURL)
+	s.pushVersion(t, "rollout.yaml", "v3")
+	s.waitHealthy(t, "reviews", "v3")
+	s.eventually(t, "the sick pod was asked", func() (bool, string) {
+		n, err := s.cluster.Query(t.Context(), fmt.Sprintf(
+			`sum(istio_requests_total{reporter="destination",destination_workload="reviews-v3-sick",response_code="500",namespace=%q})`, s.Namespace))
+		return err == nil && n > 0, fmt.Sprint(n, err)
+	})
+	if seen := generator.Stop(); seen.Failed > 0 || seen.ByStatus[http.StatusOK] != seen.Total || seen.ByVersion["v3"] == 0 {
+		t.Errorf("users saw %s, statuses %v; want 200 alone, and v3", seen, seen.ByStatus)
+	}
+}

@@ -1,0 +1,55 @@
+package capabilities
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Test18URIRouting: of a VirtualService for two services the Rollout moves one route, and the other stays.
+func Test18URIRouting(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, example{dir: "18-uri-routing", apps: []string{"bookinfo.yaml"}, gateway: true})
+	const reviews, ratings = "http://api.example.com/reviews/0", "http://api.example.com/ratings/0"
+	before := s.spec(t, "VirtualService", "api")
+	at := s.gateway
+	at.waitServed(t, "v1", reviews)
+	at.waitServed(t, "v1", ratings)
+	at.load(t, 100, reviews)
+	s.pushVersion(t, "rollout.yaml", "v3")
+	s.stayIn(t, "reviews", "half")
+	at.waitSplit(t, map[string]float64{"v1": 0.5, "v3": 0.5}, reviews)
+	at.waitServed(t, "v1", ratings)
+	s.goOn(t, "reviews")
+	s.waitHealthy(t, "reviews", "v3")
+	at.waitServed(t, "v3", reviews)
+	at.waitServed(t, "v1", ratings)
+	if a := s.atGateway(t, "http://api.example.com/details/0"); a.status != http.StatusNotFound {
+		t.Errorf("a path that no route takes got %d, want 404", a.status)
+	}
+	after := s.spec(t, "VirtualService", "api")
+	if diff := cmp.Diff(strings.Replace(before, `"subset": "v1"`, `"subset": "v3"`, 1), after); diff != "" {
+		t.Errorf("the run changed more than one destination (-want +got):\n%s", diff)
+	}
+}
+
+// spec of an Istio object as the API server has it, as JSON.
+func (s *stage) spec(t *testing.T, kind, name string) string {
+	t.Helper()
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(networking.SchemeGroupVersion.WithKind(kind))
+	if err := s.cluster.Client.Get(t.Context(), types.NamespacedName{Namespace: s.Namespace, Name: name}, object); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.MarshalIndent(object.Object["spec"], "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
