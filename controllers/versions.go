@@ -32,6 +32,7 @@ func observeVersions(rollout *v1.Rollout, s *sight, subsets []v1.Subset) (versio
 		}
 	}
 	s.noteSharedEndpoints(rollout, versions)
+	s.noteInPlace(rollout, versions)
 	noteOverlaps(versions)
 	return versions, serving
 }

@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -27,6 +28,8 @@ type workload struct {
 	// template is left, which would be ready in the place of the new ones.
 	ready     int32
 	available bool
+	// selector of its pods.
+	selector *metav1.LabelSelector
 }
 
 // endpoint is a pod or WorkloadEntry of a host, or one that its ServiceEntry lists.
@@ -143,20 +146,20 @@ func deployment(d *appsv1.Deployment) workload {
 			available = false
 		}
 	}
-	return workload{"Deployment", d.Name, &d.Spec.Template, status.ReadyReplicas, available}
+	return workload{"Deployment", d.Name, &d.Spec.Template, status.ReadyReplicas, available, d.Spec.Selector}
 }
 
 func statefulSet(s *appsv1.StatefulSet) workload {
 	status := &s.Status
 	available := status.ObservedGeneration >= s.Generation && status.ReadyReplicas > 0 && status.UpdatedReplicas == status.Replicas
-	return workload{"StatefulSet", s.Name, &s.Spec.Template, status.ReadyReplicas, available}
+	return workload{"StatefulSet", s.Name, &s.Spec.Template, status.ReadyReplicas, available, s.Spec.Selector}
 }
 
 func daemonSet(d *appsv1.DaemonSet) workload {
 	status := &d.Status
 	available := status.ObservedGeneration >= d.Generation && status.NumberReady > 0 &&
 		status.UpdatedNumberScheduled == status.CurrentNumberScheduled
-	return workload{"DaemonSet", d.Name, &d.Spec.Template, status.NumberReady, available}
+	return workload{"DaemonSet", d.Name, &d.Spec.Template, status.NumberReady, available, d.Spec.Selector}
 }
 
 // revision is the hash of the stored pod template, ten hex digits.

@@ -127,6 +127,11 @@ func (d *draft) leave() {
 func (d *draft) overlap(version string) *Problem {
 	for _, v := range []string{version, d.status.Stable} {
 		if other := d.in.Versions[v].Overlaps; other != "" {
+			if workload := d.in.Versions[v].Workload; workload != "" && workload == d.in.Versions[other].Workload {
+				return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
+					"versions %s and %s are run by one workload, %s, which is updated in place and leaves nothing to step between: give each version a workload of its own, as docs/gitsync.md shows under \"One Deployment, a new one for each version\"",
+					v, other, workload)}
+			}
 			return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
 				"versions %s and %s select the same pods: give them labels or a destination of their own in spec.versions", v, other)}
 		}
