@@ -38,6 +38,9 @@ type Options struct {
 	// OwnGateway starts it in the namespace instead of istio-system: one for each
 	// namespace of a control plane whose istiod has ScopedGateways.
 	OwnGateway bool
+	// Locality of the client's pod, as region/zone; "" is none. A Deployment's pods
+	// have theirs from the label istio-locality, as region.zone.
+	Locality string
 	// EnvoyStats adds Envoy's own cluster statistics to the proxies' metrics.
 	EnvoyStats bool
 	// Log is told what the environment does; nil means silence.
@@ -112,7 +115,7 @@ func (e *Environment) start(ctx context.Context) (err error) {
 		return err
 	}
 	if e.client, err = e.startStandalone(ctx, e.Namespace, "client", sidecar.Options{
-		Workload: "client", Labels: map[string]string{"app": "client", "version": "v1"},
+		Workload: "client", Locality: e.options.Locality, Labels: map[string]string{"app": "client", "version": "v1"},
 	}); err != nil {
 		return err
 	}

@@ -40,6 +40,8 @@ const (
 	// injectLabel with the value "false" keeps the sidecar away, as in Istio; so
 	// does HostsAnnotation.
 	injectLabel = "sidecar.istio.io/inject"
+	// localityLabel is Istio's label for where a pod is, as region.zone.sub-zone.
+	localityLabel = "istio-locality"
 	// workloadNameLabel tells istiod which workload an entry belongs to.
 	workloadNameLabel = "service.istio.io/workload-name"
 	// drainTime lets other proxies learn that a pod goes before it is gone.
@@ -134,6 +136,7 @@ func (p *pod) startSidecar(e *Environment, workload string, client *deferredClie
 	p.proxy, err = sidecar.Start(e.ctx, sidecar.Options{
 		Discovery: e.cp.DiscoveryAddress, Pod: p.name, Namespace: e.Namespace, Workload: workload, Labels: p.labels,
 		Address: p.address, Application: p.listener.Addr().String(), PortNames: named, AppPorts: p.appPorts, Resolve: e.hosts.resolve,
+		Locality:   localityOf(p.labels),
 		EnvoyStats: e.options.EnvoyStats, Log: e.options.Log,
 	})
 	if err != nil {
@@ -209,7 +212,7 @@ func (e *Environment) register(ctx context.Context, p *pod) error {
 			Name: p.name, Namespace: e.Namespace, Labels: labels,
 			Annotations: map[string]string{ApplicationAnnotation: p.listener.Addr().String()},
 		},
-		Spec: networkingv1.WorkloadEntry{Address: p.address, Ports: p.ports, Labels: p.labels},
+		Spec: networkingv1.WorkloadEntry{Address: p.address, Ports: p.ports, Labels: p.labels, Locality: localityOf(p.labels)},
 	}
 	_, err := e.istio.NetworkingV1().WorkloadEntries(e.Namespace).Create(ctx, entry, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -229,6 +232,10 @@ func (e *Environment) deregister(ctx context.Context, p *pod) error {
 	}
 	p.registered = false
 	return nil
+}
+
+func localityOf(labels map[string]string) string {
+	return strings.ReplaceAll(labels[localityLabel], ".", "/")
 }
 
 func environmentOf(spec corev1.PodSpec) map[string]string {

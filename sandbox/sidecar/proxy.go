@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,8 @@ type Options struct {
 	Labels map[string]string
 	// Address is the pod's own loopback address, such as 127.1.0.7.
 	Address string
+	// Locality of the pod as region/zone/sub-zone, from the left; "" is none.
+	Locality string
 	// Application is the host:port that inbound requests are passed on to.
 	// A proxy without one has no inbound listener.
 	Application string
@@ -174,7 +177,12 @@ func (p *Proxy) node() (*corev3.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metadata of proxy %s: %w", p.nodeID, err)
 	}
-	return &corev3.Node{Id: p.nodeID, Cluster: firstOf(o.Labels["app"], o.Workload), Metadata: metadata}, nil
+	node := &corev3.Node{Id: p.nodeID, Cluster: firstOf(o.Labels["app"], o.Workload), Metadata: metadata}
+	if o.Locality != "" {
+		parts := append(strings.SplitN(o.Locality, "/", 3), "", "")
+		node.Locality = &corev3.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
+	}
+	return node, nil
 }
 
 func (p *Proxy) newTransport(http2 bool) *http.Transport {
