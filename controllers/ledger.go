@@ -66,6 +66,19 @@ func (l *ledger) removed(kind schema.GroupVersionKind, obj client.Object) {
 	l.deleted[key] = obj.GetResourceVersion()
 }
 
+// gone notes that a live read did not find what was written or read live before: a cache that still has that version, or an
+// older one, is behind.
+func (l *ledger) gone(kind schema.GroupVersionKind, of types.NamespacedName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := ledgerKey{kind.Kind, of}
+	if last, ok := l.versions[key]; ok {
+		l.deleted[key] = last
+	}
+	delete(l.versions, key)
+	delete(l.echoes, key)
+}
+
 func (l *ledger) forget(kind schema.GroupVersionKind, key types.NamespacedName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

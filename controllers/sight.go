@@ -164,7 +164,7 @@ func (r *RolloutReconciler) liveObject(ctx context.Context, kind schema.GroupVer
 	obj := newObject(kind)
 	switch err := r.Live.Get(ctx, key, obj); {
 	case apierrors.IsNotFound(err):
-		r.ledger.forget(kind, key)
+		r.ledger.gone(kind, key)
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("reading %s %s: %w", kind.Kind, key, err)

@@ -122,6 +122,15 @@ func TestLedger(t *testing.T) {
 	} else if made.SetResourceVersion("101"); l.stale(kindVirtualService, made) {
 		t.Error("what was made anew is stale")
 	}
+	l.wrote(kindVirtualService, obj)
+	before, after := obj.DeepCopy(), obj.DeepCopy()
+	before.SetResourceVersion("99")
+	after.SetResourceVersion("101")
+	if l.gone(kindVirtualService, keyOf("bookinfo", "reviews")); !l.stale(kindVirtualService, before) || !l.stale(kindVirtualService, obj) {
+		t.Error("what a live read did not find any more is believed of an older cache")
+	} else if l.stale(kindVirtualService, after) || l.own(kindVirtualService, obj) {
+		t.Error("what came after it was gone is stale, or what is gone is our own")
+	}
 }
 
 func TestClaims(t *testing.T) {
