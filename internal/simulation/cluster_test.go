@@ -157,13 +157,13 @@ func (w *world) annotate(key, value string) {
 	})
 }
 
-// editRoutes changes the HTTP routes of a VirtualService by hand.
+// editRoutes changes the routes of a VirtualService by hand.
 func (w *world) editRoutes(key objectKey, change func(route map[string]any)) {
 	w.store.edit("people", key, func(o map[string]any) {
-		raw, _, _ := unstructured.NestedFieldNoCopy(o, "spec", "http")
-		routes, _ := raw.([]any)
-		for _, r := range routes {
-			change(r.(map[string]any))
+		for _, list := range routeLists {
+			for _, r := range routesIn(o, list) {
+				change(r.(map[string]any))
+			}
 		}
 	})
 }

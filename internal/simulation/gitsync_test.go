@@ -108,6 +108,9 @@ func (w *world) manifest() *unstructured.Unstructured {
 	}
 	if r := w.rollout(); s.mesh == "none" && slices.ContainsFunc(r.Status.VirtualServices, func(vs v1.ManagedVirtualService) bool { return vs.Created }) {
 		texts = append(texts, simpleRoutes, strings.Replace(simpleRoutes, "- route:", "- name: primary\n    route:", 1))
+		if s.connections() {
+			texts = s.made()
+		}
 	}
 	if s.edge && !s.late {
 		texts = append(texts, s.edgeBackup())
@@ -133,11 +136,11 @@ func (w *world) manifest() *unstructured.Unstructured {
 	if w.rng.IntN(3) > 0 { // else it is drift correction
 		w.pushes++
 	}
-	routes, _, _ := unstructured.NestedSlice(object.Object, "spec", "http")
-	for _, route := range routes {
-		route.(map[string]any)["timeout"] = fmt.Sprint(w.pushes, "s")
+	for _, list := range routeLists {
+		for _, route := range routesIn(object.Object, list) {
+			route.(map[string]any)["timeout"] = fmt.Sprint(w.pushes, "s")
+		}
 	}
-	_ = unstructured.SetNestedSlice(object.Object, routes, "spec", "http")
 	return object
 }
 

@@ -59,7 +59,7 @@ func stagesOf(r *v1.Rollout) []stageOf {
 
 func expectedGates(r *v1.Rollout, s v1.Step, exposed bool) []expectedGate {
 	gates := r.Spec.Gates
-	if gates == nil {
+	if gates == nil && (r.Spec.Protocol == "" || r.Spec.Protocol == v1.ProtocolHTTP) {
 		gates = []v1.Gate{{Name: "errors", Metric: v1.MetricErrorRate, Max: "1%"}}
 	}
 	var all []v1.Gate

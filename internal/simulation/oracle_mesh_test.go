@@ -180,17 +180,22 @@ func strip(vs *unstructured.Unstructured) map[string]any {
 	for _, field := range []string{"resourceVersion", "generation", "managedFields"} {
 		unstructured.RemoveNestedField(out.Object, "metadata", field)
 	}
-	var kept []any
-	for _, view := range viewOf(out) {
-		if view.ours {
-			continue
+	for _, list := range routeLists {
+		var kept []any
+		for _, r := range routesIn(out.Object, list) {
+			view := viewRoute(r.(map[string]any))
+			if view.ours {
+				continue
+			}
+			if view.managed() {
+				stripManaged(view.raw)
+			}
+			kept = append(kept, view.raw)
 		}
-		if view.managed() {
-			stripManaged(view.raw)
+		if list == "http" || len(kept) > 0 {
+			_ = unstructured.SetNestedSlice(out.Object, kept, "spec", list)
 		}
-		kept = append(kept, view.raw)
 	}
-	_ = unstructured.SetNestedSlice(out.Object, kept, "spec", "http")
 	return out.Object
 }
 

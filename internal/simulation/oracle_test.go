@@ -234,6 +234,7 @@ func (o *oracle) onStatus(before, after *v1.Rollout) {
 		o.pass.backTo = b.Traffic
 		delete(o.proofs, a.Traffic.Canary.Version)
 		w.sometimes["rollback"]++
+		w.sometimes["rollback over "+string(w.setting.spec.Protocol)]++
 		if len(b.History) > 0 {
 			w.sometimes["return: "+b.History[0].Verdict]++
 		}
@@ -272,6 +273,7 @@ func (o *oracle) checkSteps(before, after *v1.Rollout) {
 		}
 		o.checkAdvance(before)
 		o.world.sometimes["promotion"]++
+		o.world.sometimes["promotion over "+string(o.world.setting.spec.Protocol)]++
 	}
 }
 

@@ -28,7 +28,11 @@ var deeds = []deed{
 		w.after(5*time.Second, func() { w.ifAlive(func() { w.push(v) }) })
 	}},
 	{"edit a gate", 3, func(w *world) {
-		w.editSpec(func(s *v1.RolloutSpec) { s.Gates = []v1.Gate{{Name: "errors", Metric: v1.MetricErrorRate, Max: "2%"}} })
+		gate := v1.Gate{Name: "errors", Metric: v1.MetricErrorRate, Max: "2%"}
+		if w.setting.connections() {
+			gate = v1.Gate{Name: "errors", Query: "connections_failed", Max: "0.02"}
+		}
+		w.editSpec(func(s *v1.RolloutSpec) { s.Gates = []v1.Gate{gate} })
 	}},
 	{"bad query", 1, func(w *world) {
 		w.editSpec(func(s *v1.RolloutSpec) { s.Gates = []v1.Gate{{Name: "broken", Query: "bad(", Max: "1"}} })

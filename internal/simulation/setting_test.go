@@ -16,7 +16,7 @@ var versions = []string{"v1", "v2", "v3", "1.4.2"}
 
 // setting is what a seed starts from.
 type setting struct {
-	// mesh: none, simple, rich or chosen; what VirtualService of the host is found.
+	// mesh: none, simple, rich, chosen or connections; what VirtualService of the host is found.
 	mesh string
 	// edge: a second one for a gateway is found; late: it comes when somebody brings it.
 	edge, late bool
@@ -206,6 +206,9 @@ func (w *world) drawSetting() setting {
 	}
 	s.spec = parseSpec(text + s.selection(pick))
 	s.spec.Breaker = w.drawBreaker()
+	if w.seed%5 == 4 {
+		w.drawConnections(&s)
+	}
 	return s
 }
 
@@ -246,6 +249,8 @@ func (w *world) build(s setting) {
 		w.add("people", richRoutes)
 	case "chosen":
 		w.add("people", chosenRoutes)
+	case "connections":
+		w.add("people", s.inList(l4Routes))
 	}
 	if s.edge && !s.late {
 		w.add("people", s.edgeBackup())
@@ -281,10 +286,14 @@ func (w *world) addRollout(name string, spec v1.RolloutSpec) {
 
 // edgeBackup is the one of the gateway. What comes late must not pin a version that may be stable by then: it would be managed.
 func (s *setting) edgeBackup() string {
-	if s.late {
-		return strings.ReplaceAll(edgeRoutes, "subset: v2", "subset: v9")
+	routes := edgeRoutes
+	if s.connections() {
+		routes = s.inList(l4EdgeRoutes)
 	}
-	return edgeRoutes
+	if s.late {
+		return strings.ReplaceAll(routes, "subset: v2", "subset: v9")
+	}
+	return routes
 }
 
 // backup is the VirtualService that people would put back from their backup.
@@ -296,6 +305,8 @@ func (s *setting) backup() string {
 		return richRoutes
 	case "chosen":
 		return chosenRoutes
+	case "connections":
+		return s.inList(l4Routes)
 	}
 	return ""
 }

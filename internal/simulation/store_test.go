@@ -230,11 +230,15 @@ func admit(key objectKey, object *unstructured.Unstructured) error {
 	if key.kind != kindVirtualService {
 		return nil
 	}
-	routes, _, _ := unstructured.NestedSlice(object.Object, "spec", "http")
-	for _, r := range routes {
-		route, _ := r.(map[string]any)
-		if route["mirror"] != nil && route["mirrors"] != nil {
-			return apierrors.NewInvalid(schema.GroupKind{Kind: key.kind}, key.name, nil)
+	for _, list := range routeLists {
+		for _, r := range routesIn(object.Object, list) {
+			route, _ := r.(map[string]any)
+			both := route["mirror"] != nil && route["mirrors"] != nil
+			// A connection has no copies, and its routes no names: the API server drops such a field, and it would come for ever.
+			unknown := list != "http" && (route["mirror"] != nil || route["mirrors"] != nil || route["fault"] != nil || route["name"] != nil)
+			if both || unknown {
+				return apierrors.NewInvalid(schema.GroupKind{Kind: key.kind}, key.name, nil)
+			}
 		}
 	}
 	return nil

@@ -31,7 +31,7 @@ func drivenKeys(s *v1.RolloutStatus) []objectKey {
 	return keys
 }
 
-// routeView is one HTTP route as the oracle reads it, by its own means.
+// routeView is one route as the oracle reads it, by its own means.
 type routeView struct {
 	name string
 	// host that all destinations name; empty when they differ.
@@ -54,17 +54,17 @@ func (r *routeView) managed() bool {
 	return !r.ours && r.host == "reviews" && !alone
 }
 
-// viewOf reads the HTTP routes of a VirtualService.
+// viewOf reads the routes of a VirtualService.
 func viewOf(vs *unstructured.Unstructured) []routeView {
 	if vs == nil {
 		return nil
 	}
-	raw, _, _ := unstructured.NestedFieldNoCopy(vs.Object, "spec", "http")
-	routes, _ := raw.([]any)
-	views := make([]routeView, 0, len(routes))
-	for _, r := range routes {
-		if route, ok := r.(map[string]any); ok {
-			views = append(views, viewRoute(route))
+	var views []routeView
+	for _, list := range routeLists {
+		for _, r := range routesIn(vs.Object, list) {
+			if route, ok := r.(map[string]any); ok {
+				views = append(views, viewRoute(route))
+			}
 		}
 	}
 	return views
@@ -72,7 +72,9 @@ func viewOf(vs *unstructured.Unstructured) []routeView {
 
 func viewRoute(route map[string]any) routeView {
 	v := routeView{weights: map[string]int64{}, mirrors: map[string]float64{}, whole: true, raw: route}
-	v.name, _ = route["name"].(string)
+	if v.name, _ = route["name"].(string); v.name == "" {
+		v.name, _ = route["note"].(string)
+	}
 	v.ours = strings.HasPrefix(v.name, "sluice-")
 	v.fault = route["fault"] != nil
 	destinations, _ := route["route"].([]any)
