@@ -9,7 +9,6 @@ import (
 // and tls.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.routes) || !(has(self.gateways) || has(self.hosts) || has(self.exportTo) || has(self.http) || has(self.tcp) || has(self.tls))",message="routes picks routes of a VirtualService that is there, and gateways, hosts, exportTo, http, tcp and tls describe one that Sluice makes: give one of the two"
-// +kubebuilder:validation:XValidation:rule="(has(self.http) ? 1 : 0) + (has(self.tcp) ? 1 : 0) + (has(self.tls) ? 1 : 0) <= 1",message="give the routes of spec.protocol only: one of http, tcp and tls"
 type VirtualService struct {
 	// Name of the VirtualService; default, for one that Sluice makes: the Rollout's.
 	// +optional
@@ -53,16 +52,15 @@ type VirtualService struct {
 	// +listType=atomic
 	// +kubebuilder:validation:XValidation:rule="self.all(r, !has(r.name) || self.exists_one(s, has(s.name) && s.name == r.name))",message="each route needs a name of its own"
 	HTTP []HTTPRouteTemplate `json:"http,omitempty"`
-	// TCP routes of a VirtualService that Sluice makes, without their destinations.
+	// TCP routes of a VirtualService that Sluice makes, without their destinations; default: one that takes every connection, for
+	// sidecars those to spec.port.
 	// +optional
-	// +sluice:later
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
 	// +listType=atomic
 	TCP []TCPRouteTemplate `json:"tcp,omitempty"`
-	// TLS routes of a VirtualService that Sluice makes, without their destinations.
+	// TLS routes of a VirtualService that Sluice makes, without their destinations; default: one for the names of its hosts.
 	// +optional
-	// +sluice:later
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
 	// +listType=atomic
@@ -126,16 +124,22 @@ type HTTPRouteTemplate struct {
 
 // TCPRouteTemplate is Istio's TCPRoute without its destinations.
 type TCPRouteTemplate struct {
+	// Match blocks, any of which a connection has to meet; default: every connection.
 	// +optional
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
+	// +listType=atomic
 	Match L4Matches `json:"match,omitempty"`
 }
 
 // TLSRouteTemplate is Istio's TLSRoute without its destinations.
 type TLSRouteTemplate struct {
-	// +optional
+	// Match blocks, any of which a connection has to meet.
+	// +required
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=20
-	Match TLSMatches `json:"match,omitempty"`
+	// +listType=atomic
+	Match TLSMatches `json:"match"`
 }
 
 // DestinationRule names the DestinationRule and the policies that the Rollout gives.
