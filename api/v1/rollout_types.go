@@ -197,7 +197,6 @@ type Version struct {
 	// Destination is a host of its own for this version, instead of labels: a Service or ServiceEntry host of this namespace. No
 	// subset is written for it.
 	// +optional
-	// +sluice:later
 	Destination *Destination `json:"destination,omitempty"`
 	// Workload that runs this version; default: discovered by labels.
 	// +optional

@@ -185,6 +185,15 @@ func (d *draft) faultProblem(s *stage) *Problem {
 	case s.fault.Host == "":
 		return nil
 	}
+	version := d.rollout.Spec.Version
+	if d.status.Run != nil {
+		version = d.status.Run.To
+	}
+	if seen := d.in.Versions[version]; seen.Host != "" && len(seen.Labels) == 0 && s.fault.Traffic != v1.FaultTrafficUnchanged {
+		return &Problem{v1.ReasonInvalidSpec, fmt.Sprintf(
+			"calls of version %s to %s can not be told from others', since what serves its destination %s has no labels here: use fault.traffic Unchanged",
+			version, s.fault.Host, seen.Host)}
+	}
 	target := d.in.Mesh.Faults[s.fault.Host]
 	if target.Problem == nil && target.VirtualService.Name == "" {
 		return &Problem{v1.ReasonForeignHost, fmt.Sprintf("nothing can carry a fault on host %s: name a Service of this namespace", s.fault.Host)}

@@ -32,6 +32,7 @@ spec:
   versions:
   - {name: v3, subset: v3, labels: {version: v3}, workload: {kind: Deployment, name: reviews-v3},
      trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}}}}
+  - {name: v4, destination: {host: reviews-v4, port: {number: 9080}}, workload: {name: reviews-v4}}
   virtualServices:
   - {name: reviews, routes: [{name: primary}, {match: [{uri: {prefix: /reviews}}]}, {port: 31400}]}
   - name: edge

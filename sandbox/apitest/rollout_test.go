@@ -55,6 +55,26 @@ func TestRolloutRules(t *testing.T) {
 			field: "spec.versions[0].labels", message: "a value of at most 63 characters",
 		},
 		{
+			name: "destination", accepts: `versions: [{name: v1, destination: {host: api-v2.partner.com, port: {number: 443}}, workload: {name: reviews-v1}}]`,
+			refuses: `versions: [{name: v1, destination: {host: "*.partner.com"}}]`, field: "spec.versions[0].destination.host", message: "must be a host",
+		},
+		{
+			name: "destination's port", accepts: `versions: [{name: v1, destination: {host: reviews-v1}}]`,
+			refuses: `versions: [{name: v1, destination: {host: reviews-v1, port: {number: -1}}}]`, field: "spec.versions[0].destination.port.number", message: "greater than or equal to 0",
+		},
+		{
+			name: "a destination has no labels", refuses: `versions: [{name: v1, destination: {host: reviews-v1}, labels: {version: v1}}]`,
+			field: "spec.versions[0]", message: "leave out subset, labels and trafficPolicy",
+		},
+		{
+			name: "a destination has no subset", refuses: `versions: [{name: v1, destination: {host: reviews-v1}, subset: v1}]`,
+			field: "spec.versions[0]", message: "leave out subset, labels and trafficPolicy",
+		},
+		{
+			name: "a destination has no policy", refuses: `versions: [{name: v1, destination: {host: reviews-v1}, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]`,
+			field: "spec.versions[0]", message: "leave out subset, labels and trafficPolicy",
+		},
+		{
 			name: "workload", accepts: `versions: [{name: v1, workload: {kind: StatefulSet, name: reviews-v1}}]`,
 			refuses: `versions: [{name: v1, workload: {kind: Pod, name: reviews-v1}}]`, field: "spec.versions[0].workload.kind", message: "Unsupported value",
 		},
@@ -183,10 +203,6 @@ func TestRolloutRefusesWhatDoesNotWorkYet(t *testing.T) {
 	rules = append(rules,
 		rule{name: "TCP", refuses: `protocol: TCP`, field: "spec.protocol", message: "TCP and TLS do not work yet"},
 		rule{name: "TLS", refuses: `protocol: TLS`, field: "spec.protocol", message: "TCP and TLS do not work yet"},
-		rule{
-			name: "destination", refuses: `versions: [{name: v3, destination: {host: api-v2.partner.com}}]`,
-			field: "spec.versions[0].destination", message: "destination does not work yet",
-		},
 	)
 	checkRules(t, rollouts, rollout, rules)
 }
