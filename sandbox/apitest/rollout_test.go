@@ -156,8 +156,8 @@ func TestDescribedVirtualServices(t *testing.T) {
 			name: "Istio's fields", accepts: entry(`http: [{rewrite: {uri: /, authority: x}, headers: {request: {set: {a: b}}}, retries: {attempts: 2, perTryTimeout: 5s, retryOn: 5xx}}]`),
 			refuses: entry(`http: [{retries: {attempts: 2, perTryTimeout: soon}}]`), field: field + ".http[0].retries.perTryTimeout", message: "must be a valid duration",
 		},
-		{name: "tcp", refuses: entry(`tcp: [{match: [{port: 9000}]}]`), field: "spec", message: "tcp with TCP"},
-		{name: "tls", refuses: entry(`tls: [{match: [{sniHosts: [a.example.com]}]}]`), field: "spec", message: "tls with TLS"},
+		{name: "tcp", refuses: entry(`tcp: [{match: [{port: 9000}]}]`), field: "spec", message: "tcp for TCP"},
+		{name: "tls", refuses: entry(`tls: [{match: [{sniHosts: [a.example.com]}]}]`), field: "spec", message: "tls for TLS"},
 		{name: "tls without match", refuses: entry(`tls: [{}]`), field: field + ".tls[0].match", message: "Required value"},
 		{name: "timeout", refuses: entry(`http: [{timeout: 0s}]`), field: field + ".http[0].timeout", message: "must be at least 1ms"},
 	})
