@@ -100,17 +100,17 @@ func (g *Generator) run(ctx context.Context) {
 	defer g.cancel()
 	var requests sync.WaitGroup
 	defer requests.Wait()
-	ticker := time.NewTicker(time.Duration(float64(time.Second) / g.options.Rate))
-	defer ticker.Stop()
 	var over <-chan time.Time
 	if g.options.Duration > 0 {
 		timer := time.NewTimer(g.options.Duration)
 		defer timer.Stop()
 		over = timer.C
 	}
+	pace := newPace(g.options.Rate)
+	defer pace.stop()
 	for n := 1; ; n++ {
 		select {
-		case <-ticker.C:
+		case <-pace.next():
 		case <-over:
 			return
 		case <-ctx.Done():

@@ -1,0 +1,30 @@
+package load
+
+import "time"
+
+// forgiven is how far behind its rate a load may fall: what a stall of the machine kept it from sending before that is never sent.
+const forgiven = time.Second
+
+// pace says when requests are due. After a short stall it makes up for those that it is late with, so that the rate holds.
+type pace struct {
+	interval time.Duration
+	due      time.Time
+	timer    *time.Timer
+}
+
+func newPace(rate float64) *pace {
+	return &pace{interval: time.Duration(float64(time.Second) / rate), due: time.Now(), timer: time.NewTimer(0)}
+}
+
+// next tells when the next request is due.
+func (p *pace) next() <-chan time.Time {
+	p.due = p.due.Add(p.interval)
+	wait := time.Until(p.due)
+	if wait < -forgiven {
+		p.due = p.due.Add(-wait)
+	}
+	p.timer.Reset(max(wait, 0))
+	return p.timer.C
+}
+
+func (p *pace) stop() { p.timer.Stop() }
