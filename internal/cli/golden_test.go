@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,6 +59,39 @@ func offline(t *testing.T) {
 	t.Setenv("COLUMNS", "120")
 }
 
+// TestInitPassesLint: what init writes has no finding beside the files that it was made from.
+func TestInitPassesLint(t *testing.T) {
+	offline(t)
+	for _, c := range []struct {
+		service string
+		files   []string
+	}{
+		{"reviews", []string{"-f", "../../examples/adopt/mesh.yaml", "-f", "testdata/service/reviews.yaml"}},
+		{"shop", []string{"-f", "testdata/tracks"}},
+		{"redis", []string{"-f", "testdata/redis"}},
+	} {
+		text, problems, code := execute(nil, append([]string{"init", c.service}, c.files...)...)
+		if code != 0 {
+			t.Fatalf("init %s: exit code %d: %s", c.service, code, problems)
+		}
+		file := filepath.Join(t.TempDir(), "rollout.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if found, problems, code := execute(nil, append([]string{"lint", "-f", file}, c.files...)...); code != 0 || found != "" {
+			t.Errorf("lint of init %s: exit code %d\n%s%s", c.service, code, found, problems)
+		}
+	}
+}
+
+// execute runs a command line, and returns what it prints, its errors and its exit code.
+func execute(in io.Reader, args ...string) (out, errOut string, code int) {
+	var stdout, stderr bytes.Buffer
+	now := clocktesting.NewFakePassiveClock(time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC))
+	code = cli.Run(context.Background(), args, genericiooptions.IOStreams{In: in, Out: &stdout, ErrOut: &stderr}, now)
+	return stdout.String(), stderr.String(), code
+}
+
 func run(t *testing.T, command string) string {
 	t.Helper()
 	raw, err := os.ReadFile(command)
@@ -77,12 +111,9 @@ func run(t *testing.T, command string) string {
 		}
 		args = append(args, strings.Fields(line)...)
 	}
-	var out, errOut bytes.Buffer
-	now := clocktesting.NewFakePassiveClock(time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC))
-	code := cli.Run(context.Background(), args, genericiooptions.IOStreams{In: &in, Out: &out, ErrOut: &errOut}, now)
-	text := out.String()
-	if errOut.Len() > 0 {
-		text += "--- standard error\n" + errOut.String()
+	text, problems, code := execute(&in, args...)
+	if problems != "" {
+		text += "--- standard error\n" + problems
 	}
 	return text + fmt.Sprintf("--- exit code %d\n", code)
 }

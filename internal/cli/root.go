@@ -56,6 +56,6 @@ plan and lint read files and need no cluster; diff compares with one; init write
 	root.SetOut(streams.Out)
 	root.SetErr(streams.ErrOut)
 	t.config.AddFlags(root.PersistentFlags())
-	root.AddCommand(t.planCommand(), t.lintCommand())
+	root.AddCommand(t.planCommand(), t.diffCommand(), t.lintCommand(), t.initCommand())
 	return root
 }

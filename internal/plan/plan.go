@@ -51,6 +51,9 @@ type Plan struct {
 	Stages []Stage `json:"stages,omitempty"`
 	// Problem keeps the run from its end; nil: nothing does.
 	Problem *Problem `json:"problem,omitempty"`
+	// Managed are the VirtualServices and routes that the run drives, Skipped those to the host that it leaves alone, with the reason.
+	Managed []v1.ManagedVirtualService `json:"managed,omitempty"`
+	Skipped []string                   `json:"skippedRoutes,omitempty"`
 	// Assumed tells what the given objects leave open, one sentence each.
 	Assumed []string `json:"assumed,omitempty"`
 }
@@ -145,6 +148,7 @@ func (w *world) finish() (*Plan, error) {
 	}
 	p := w.plan
 	status := &rollout.Status
+	p.Managed, p.Skipped = status.VirtualServices, status.SkippedRoutes
 	if status.Phase != v1.PhaseHealthy || status.Stable != rollout.Spec.Version {
 		p.Problem = &Problem{Reason: status.Reason, Message: status.Message}
 	}

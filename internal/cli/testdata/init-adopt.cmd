@@ -1,0 +1,1 @@
+init reviews -f ../../examples/adopt/mesh.yaml -f testdata/service/reviews.yaml

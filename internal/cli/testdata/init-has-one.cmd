@@ -1,0 +1,1 @@
+init reviews -f ../../examples/reviews -f testdata/service

@@ -1,0 +1,1 @@
+init cart -f testdata/service

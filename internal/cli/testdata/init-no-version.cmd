@@ -1,0 +1,1 @@
+init shop -f testdata/shop/service.yaml

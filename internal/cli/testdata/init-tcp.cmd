@@ -1,0 +1,1 @@
+init redis -f testdata/redis
