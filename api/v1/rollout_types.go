@@ -54,11 +54,17 @@ const (
 // RolloutSpec is the desired state.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.version) != has(self.workloadRef)",message="version is needed: the version that should serve all traffic"
-// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.useGates) || s.useGates.all(n, has(self.gates) ? self.gates.exists(g, g.name == n) : n == 'errors'))",message="useGates must name gates of spec.gates (without spec.gates there is one, named errors)"
-// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.gates) || s.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors'))",message="a gate of a step needs another name than the gates of spec.gates (without spec.gates there is one, named errors)"
-// +kubebuilder:validation:XValidation:rule="!has(self.soak) || !has(self.soak.gates) || self.soak.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors')",message="a gate of the soak needs another name than the gates of spec.gates (without spec.gates there is one, named errors)"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.useGates) || s.useGates.all(n, has(self.gates) ? self.gates.exists(g, g.name == n) : n == 'errors' && (!has(self.protocol) || self.protocol == 'HTTP')))",message="useGates must name gates of spec.gates (without spec.gates there is one for HTTP, named errors, and none for TCP and TLS)"
+// +kubebuilder:validation:XValidation:rule="!has(self.steps) || self.steps.all(s, !has(s.gates) || s.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors' || (has(self.protocol) && self.protocol != 'HTTP')))",message="a gate of a step needs another name than the gates of spec.gates (without spec.gates there is one for HTTP, named errors)"
+// +kubebuilder:validation:XValidation:rule="!has(self.soak) || !has(self.soak.gates) || self.soak.gates.all(g, has(self.gates) ? !self.gates.exists(h, h.name == g.name) : g.name != 'errors' || (has(self.protocol) && self.protocol != 'HTTP'))",message="a gate of the soak needs another name than the gates of spec.gates (without spec.gates there is one for HTTP, named errors)"
 // +kubebuilder:validation:XValidation:rule="!has(self.virtualServices) || self.virtualServices.all(v, !has(v.hosts) || (has(v.gateways) && !('mesh' in v.gateways)) || v.hosts.all(h, h == self.host || h.startsWith(self.host + '.') || self.host.startsWith(h + '.')))",message="a VirtualService for other hosts than spec.host needs gateways without mesh, such as gateways: [bookinfo-gateway]: give sidecars' and gateways' hosts an entry each"
 // +kubebuilder:validation:XValidation:rule="!has(self.virtualServices) || self.virtualServices.all(v, (!has(v.http) || !has(self.protocol) || self.protocol == 'HTTP') && (!has(v.tcp) || (has(self.protocol) && self.protocol == 'TCP')) && (!has(v.tls) || (has(self.protocol) && self.protocol == 'TLS')))",message="routes are given in the list of spec.protocol: http for HTTP, tcp for TCP, tls for TLS"
+// +kubebuilder:validation:XValidation:rule="(has(self.protocol) ? self.protocol : 'HTTP') == (has(oldSelf.protocol) ? oldSelf.protocol : 'HTTP')",message="protocol is immutable: make another Rollout for another protocol"
+// +kubebuilder:validation:XValidation:rule="!has(self.protocol) || self.protocol == 'HTTP' || !has(self.steps) || self.steps.all(s, !has(s.mirror))",message="protocol TCP and TLS have no mirror: a mirror copies requests, and a connection has none to copy; take mirror out of the steps"
+// +kubebuilder:validation:XValidation:rule="!has(self.protocol) || self.protocol == 'HTTP' || !has(self.steps) || self.steps.all(s, !has(s.match))",message="protocol TCP and TLS have no match: a connection has no headers or paths by which to tell users apart; move them by weight"
+// +kubebuilder:validation:XValidation:rule="!has(self.protocol) || self.protocol == 'HTTP' || !has(self.steps) || self.steps.all(s, !has(s.fault) || (has(s.fault.host) && s.fault.host != self.host && has(s.fault.traffic) && s.fault.traffic == 'Unchanged'))",message="protocol TCP and TLS have no fault of their own, and no match that sends users to the canary: a fault needs the host of an HTTP service and traffic: Unchanged"
+// +kubebuilder:validation:XValidation:rule="!has(self.protocol) || self.protocol == 'HTTP' || ((!has(self.gates) || self.gates.all(g, !has(g.metric))) && (!has(self.steps) || self.steps.all(s, !has(s.gates) || s.gates.all(g, !has(g.metric)))) && (!has(self.soak) || !has(self.soak.gates) || self.soak.gates.all(g, !has(g.metric))))",message="protocol TCP and TLS have no errorRate, successRate or latency: those are of requests, and a connection has none that the mesh can see; give the gate a query, such as one on istio_tcp_connections_closed_total"
+// +kubebuilder:validation:XValidation:rule="!has(self.protocol) || self.protocol == 'HTTP' || !has(self.virtualServices) || self.virtualServices.all(v, !has(v.routes) || v.routes.all(r, has(r.port)))",message="routes of protocol TCP and TLS have neither names nor HTTP matches: pick them by port, such as routes: [{port: 31400}]"
 type RolloutSpec struct {
 	// Host is a Service or ServiceEntry host of this namespace, as a short name or FQDN. Immutable.
 	// +required
@@ -70,10 +76,9 @@ type RolloutSpec struct {
 	// Port is Istio's PortSelector; needed only when the Service has several ports.
 	// +optional
 	Port *istio.PortSelector `json:"port,omitempty"`
-	// Protocol of the managed routes: HTTP (also gRPC). TCP and TLS do not work yet.
+	// Protocol of the managed routes: HTTP (also gRPC; default), TCP, or TLS (routed by SNI, not terminated). Immutable.
 	// +optional
 	// +kubebuilder:validation:Enum=HTTP;TCP;TLS
-	// +kubebuilder:validation:XValidation:rule="self == 'HTTP'",message="TCP and TLS do not work yet: HTTP is the only protocol so far"
 	Protocol Protocol `json:"protocol,omitempty"`
 	// Version that should serve all traffic: the one line that CI bumps.
 	// +optional
