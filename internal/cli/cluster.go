@@ -23,10 +23,15 @@ func liveKinds() []schema.GroupKind {
 	const istio = "networking.istio.io"
 	return []schema.GroupKind{
 		{Group: v1.GroupVersion.Group, Kind: "Rollout"},
-		{Group: istio, Kind: "VirtualService"}, {Group: istio, Kind: "DestinationRule"},
-		{Group: istio, Kind: "ServiceEntry"}, {Group: istio, Kind: "WorkloadEntry"},
-		{Kind: "Service"}, {Kind: "Pod"},
-		{Group: "apps", Kind: "Deployment"}, {Group: "apps", Kind: "StatefulSet"}, {Group: "apps", Kind: "DaemonSet"},
+		{Group: istio, Kind: "VirtualService"},
+		{Group: istio, Kind: "DestinationRule"},
+		{Group: istio, Kind: "ServiceEntry"},
+		{Group: istio, Kind: "WorkloadEntry"},
+		{Kind: "Service"},
+		{Kind: "Pod"},
+		{Group: "apps", Kind: "Deployment"},
+		{Group: "apps", Kind: "StatefulSet"},
+		{Group: "apps", Kind: "DaemonSet"},
 	}
 }
 

@@ -75,7 +75,7 @@ func (t *tool) printFindings(format string, findings []lint.Finding, objects []m
 		for _, f := range findings {
 			fmt.Fprintln(t.Out, f)
 		}
-		fmt.Fprintf(t.ErrOut, "%d objects, %d errors, %d warnings\n", len(objects), failed, len(findings)-failed)
+		fmt.Fprintf(t.ErrOut, "%s, %s, %s\n", count(len(objects), "object"), count(failed, "error"), count(len(findings)-failed, "warning"))
 	} else {
 		list := append([]lint.Finding{}, findings...)
 		if err := t.printValue(format, map[string]any{"findings": list, "errors": failed, "warnings": len(findings) - failed}); err != nil {

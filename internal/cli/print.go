@@ -89,13 +89,21 @@ func headline(p *plan.Plan) string {
 	}
 	switch {
 	case steps > 0:
-		return fmt.Sprintf("%s → %s of %s, %d steps, at least %s", p.From, p.To, p.Host, steps, short(p.Least()))
+		return fmt.Sprintf("%s → %s of %s, %s, at least %s", p.From, p.To, p.Host, count(steps, "step"), short(p.Least()))
 	case p.Problem != nil:
 		return fmt.Sprintf("to %s of %s", p.To, p.Host)
 	case p.From == p.To:
 		return fmt.Sprintf("as far as can be told, %s of %s serves already (--from names what does, --to what is to)", p.To, p.Host)
 	}
 	return fmt.Sprintf("%s → %s of %s at once", p.From, p.To, p.Host)
+}
+
+// count says how many of something there are.
+func count(n int, of string) string {
+	if n != 1 {
+		of += "s"
+	}
+	return fmt.Sprintf("%d %s", n, of)
 }
 
 func stageLine(s *plan.Stage, delay time.Duration) string {

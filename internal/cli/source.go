@@ -27,12 +27,28 @@ func (f *files) addFlags(cmd *cobra.Command) {
 
 func (f *files) given() bool { return len(f.names) > 0 || f.kustomize != "" }
 
-// read returns the objects, and what could not be read as a joined error.
+// read returns the objects, and what could not be read as a joined error. A folder of -f with a kustomization is rendered, as
+// GitSync does with its path.
 func (t *tool) read(ctx context.Context, f *files) ([]manifest.Object, error) {
 	if f.kustomize != "" {
 		return manifest.Kustomize(ctx, f.kustomize)
 	}
-	return manifest.Load(f.names, f.recursive, t.In)
+	var objects []manifest.Object
+	var failures []error
+	for _, name := range f.names {
+		var found []manifest.Object
+		var err error
+		if manifest.IsKustomization(name) {
+			found, err = manifest.Kustomize(ctx, name)
+		} else {
+			found, err = manifest.Load([]string{name}, f.recursive, t.In)
+		}
+		objects = append(objects, found...)
+		if err != nil {
+			failures = append(failures, err)
+		}
+	}
+	return objects, errors.Join(failures...)
 }
 
 // offlineNamespace is where objects without a namespace are: that of -n, else default. The kubeconfig has no say, so that the

@@ -20,6 +20,16 @@ func (t diskTree) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDi
 // ReadFile implements kustomization.Tree.
 func (t diskTree) ReadFile(name string) ([]byte, error) { return fs.ReadFile(t.FS, name) }
 
+// IsKustomization tells whether a folder holds a kustomization.
+func IsKustomization(folder string) bool {
+	for _, name := range kustomization.FileNames {
+		if info, err := os.Stat(filepath.Join(folder, name)); err == nil && !info.IsDir() {
+			return true
+		}
+	}
+	return false
+}
+
 // Kustomize renders the kustomization of a folder as GitSync does: what leaves the repository is refused. Objects stand in the
 // kustomization's file, without a line.
 func Kustomize(ctx context.Context, folder string) ([]Object, error) {

@@ -120,24 +120,56 @@ func Make(ctx context.Context, in Input) (*Plan, error) {
 	if err := w.populate(); err != nil {
 		return nil, err
 	}
-	if in.From != "" {
-		if err := w.ask(in.From); err != nil {
+	if from := w.from(); from != "" {
+		if err := w.rest(ctx, from); err != nil {
 			return nil, err
 		}
-		found := w.mesh()
-		if err := w.settle(ctx); err != nil {
-			return nil, err
-		}
-		w.noteRest(found)
 	}
 	w.recording = true
-	if err := w.ask(cmp.Or(in.To, w.asked())); err != nil {
+	if err := w.ask(cmp.Or(in.To, w.asked()), "version"); err != nil {
 		return nil, err
 	}
 	if err := w.settle(ctx); err != nil {
 		return nil, err
 	}
 	return w.finish()
+}
+
+// from is the version at which the Rollout is at rest before the run; empty: the operator finds out. A Rollout that is known to no
+// cluster and is planned for another version than it asks for is at rest at what it asks for.
+func (w *world) from() string {
+	_, known, err := unstructured.NestedString(w.in.Rollout.Object, "status", "stable")
+	if asked := w.asked(); w.in.From == "" && w.in.To != "" && w.in.To != asked && !known && err == nil {
+		return asked
+	}
+	return w.in.From
+}
+
+// rest brings the Rollout to rest at a version, and records what the mesh lacks for that. Where nothing tells that the version
+// serves it is assumed.
+func (w *world) rest(ctx context.Context, from string) error {
+	found := w.mesh()
+	if err := w.ask(from, "version"); err != nil {
+		return err
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	rollout, err := w.rollout()
+	if err != nil {
+		return err
+	}
+	if rollout.Status.Reason == v1.ReasonInitialVersionUnknown {
+		w.assume("spec.initialVersion is %s, since nothing else tells which version serves", from)
+		if err := w.ask(from, "initialVersion"); err != nil {
+			return err
+		}
+		if err := w.settle(ctx); err != nil {
+			return err
+		}
+	}
+	w.noteRest(from, found)
+	return nil
 }
 
 // finish tells how the run ended.
@@ -148,11 +180,29 @@ func (w *world) finish() (*Plan, error) {
 	}
 	p := w.plan
 	status := &rollout.Status
+	for i := range p.Stages {
+		if !p.Stages[i].Step {
+			orderTogether(p.Stages[i].Writes)
+		}
+	}
 	p.Managed, p.Skipped = status.VirtualServices, status.SkippedRoutes
 	if status.Phase != v1.PhaseHealthy || status.Stable != rollout.Spec.Version {
 		p.Problem = &Problem{Reason: status.Reason, Message: status.Message}
 	}
 	return &p, nil
+}
+
+// orderTogether orders VirtualServices that follow each other by name: where all traffic goes to one version they are written at
+// the same time.
+func orderTogether(writes []Write) {
+	for i := 0; i < len(writes); {
+		n := i + 1
+		for n < len(writes) && writes[n].Kind == writes[i].Kind {
+			n++
+		}
+		slices.SortStableFunc(writes[i:n], func(a, b Write) int { return cmp.Compare(a.Name, b.Name) })
+		i = n
+	}
 }
 
 // least is the shortest that a step can be: its hold, or until the last sample that each gate needs.
@@ -165,7 +215,7 @@ func (s *Stage) least(delay time.Duration) time.Duration {
 }
 
 // noteRest records what the mesh lacks, of what was found, where a Rollout is at rest.
-func (w *world) noteRest(found map[key]*unstructured.Unstructured) {
+func (w *world) noteRest(from string, found map[key]*unstructured.Unstructured) {
 	now := w.mesh()
 	var writes []Write
 	for _, k := range slices.SortedFunc(maps.Keys(now), key.compare) {
@@ -179,7 +229,7 @@ func (w *world) noteRest(found map[key]*unstructured.Unstructured) {
 		}
 	}
 	if len(writes) > 0 {
-		w.plan.Stages = append(w.plan.Stages, Stage{Name: stageBefore, Traffic: w.in.From + " serves alone", Writes: writes})
+		w.plan.Stages = append(w.plan.Stages, Stage{Name: stageBefore, Traffic: from + " serves alone", Writes: writes})
 	}
 }
 

@@ -38,13 +38,6 @@ func (w *world) populate() error {
 	if err != nil {
 		return err
 	}
-	if rollout.Status.Stable == "" && rollout.Spec.InitialVersion == "" && w.in.From != "" {
-		given = w.store.get(keyOf(given)).DeepCopy()
-		if err := unstructured.SetNestedField(given.Object, w.in.From, "spec", "initialVersion"); err != nil {
-			return err
-		}
-		w.store.put(given)
-	}
 	if err := w.assumeServices(rollout); err != nil {
 		return err
 	}
@@ -179,7 +172,7 @@ func (w *world) assumePods(rollout *v1.Rollout) error {
 
 // versions that the run is about: those that are named, and those to which routes send.
 func (w *world) versions(rollout *v1.Rollout, subsets []v1.Subset) []string {
-	named := []string{rollout.Spec.Version, rollout.Spec.InitialVersion, rollout.Status.Stable, w.in.From, w.in.To}
+	named := []string{rollout.Spec.Version, rollout.Spec.InitialVersion, rollout.Status.Stable, w.from(), w.in.To}
 	routed := mesh.References(w.store.list("VirtualService", w.key.Namespace), w.key.Namespace, rollout.Spec.Host)
 	for _, s := range subsets {
 		if routed[s.Name] {

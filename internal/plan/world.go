@@ -45,7 +45,7 @@ func newWorld(in Input) (*world, error) {
 		return nil, err
 	}
 	if in.Rollout.GetNamespace() == "" {
-		return nil, fmt.Errorf("Rollout %s has no namespace", in.Rollout.GetName())
+		return nil, fmt.Errorf("metadata.namespace of Rollout %s is empty", in.Rollout.GetName())
 	}
 	clock := &jumpingClock{now: in.Now}
 	w := &world{in: in, clock: clock, store: newStore(clock)}
@@ -75,7 +75,7 @@ func (w *world) rollout() (*v1.Rollout, error) {
 	rollout := &v1.Rollout{}
 	stored := w.store.get(key{"Rollout", w.key.Namespace, w.key.Name})
 	if stored == nil {
-		return nil, fmt.Errorf("Rollout %s is gone", w.key)
+		return nil, fmt.Errorf("the Rollout %s is gone", w.key)
 	}
 	return rollout, decode(stored, rollout)
 }
@@ -102,10 +102,10 @@ func decode(object *unstructured.Unstructured, into any) error {
 	return nil
 }
 
-// ask sets spec.version.
-func (w *world) ask(version string) error {
+// ask sets a field of the spec to a version.
+func (w *world) ask(version, field string) error {
 	stored := w.store.get(key{"Rollout", w.key.Namespace, w.key.Name}).DeepCopy()
-	if err := unstructured.SetNestedField(stored.Object, version, "spec", "version"); err != nil {
+	if err := unstructured.SetNestedField(stored.Object, version, "spec", field); err != nil {
 		return err
 	}
 	_, err := w.store.update(stored, false)
