@@ -129,7 +129,7 @@ func (l lookup) parts() map[string]string {
 	if len(flags) > 0 {
 		slices.Sort(flags)
 		lost := fmt.Sprintf("%s{%s,%s}", from.lost, host, flagMatcher(flags...))
-		parts[partRequests] = "sum by (response_flags, destination_version, destination_workload) (" + l.grown(lost, own) + ")"
+		parts[partRequests] = "sum by (response_flags, destination_version, destination_workload, destination_canonical_revision) (" + l.grown(lost, own) + ")"
 	}
 	if watches(v1.SignalOverflow) {
 		parts[partOverflow] = "sum(" + l.grown(from.overflows+"{"+clusterMatcher(l.watch)+"}", own) + ")"
@@ -301,7 +301,7 @@ func readCounts(answer model.Value, w pipeline.BreakerWatch) (counts, bool) {
 			out.total[part] += value
 			continue
 		}
-		if w.Scope != v1.BreakerHost && !ofCanary(sample.Metric, w.Canary) {
+		if w.Scope != v1.BreakerHost && !ofCanary(sample.Metric, w) {
 			continue
 		}
 		for flag := range strings.SplitSeq(string(sample.Metric["response_flags"]), ",") {
@@ -313,9 +313,13 @@ func readCounts(answer model.Value, w pipeline.BreakerWatch) (counts, bool) {
 
 // ofCanary tells whether a lost request was for the canary. On an overflow the endpoint is known, of which Istio knows the
 // workload only; the version is told where a response came first.
-func ofCanary(metric model.Metric, canary pipeline.GateTarget) bool {
+func ofCanary(metric model.Metric, w pipeline.BreakerWatch) bool {
+	canary := w.Canary
 	if canary.Host != "" {
 		return true // the requests are those to its host
+	}
+	if revision := canonicalRevision(canary); revision != "" && !isService(w.Host, w.Namespace) {
+		return string(metric["destination_canonical_revision"]) == revision
 	}
 	version, workload := string(metric["destination_version"]), string(metric["destination_workload"])
 	return (canary.Labels["version"] != "" && version == canary.Labels["version"]) || (canary.Workload != "" && workload == canary.Workload)

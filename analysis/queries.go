@@ -108,6 +108,9 @@ func canaryMatchers(g pipeline.GateWatch) (string, error) {
 		return elsewhereMatchers(g, reporter), nil
 	}
 	label, value := "destination_version", g.Canary.Labels["version"]
+	if revision := canonicalRevision(g.Canary); revision != "" && !isService(g.Host, g.Namespace) {
+		label, value = "destination_canonical_revision", revision
+	}
 	if value == "" {
 		label, value = "destination_workload", g.Canary.Workload
 	}
@@ -127,6 +130,22 @@ func elsewhereMatchers(g pipeline.GateWatch, reporter string) string {
 	}
 	return fmt.Sprintf("reporter=%q,destination_service_name=%q,destination_service_namespace=%q",
 		reporter, serviceName(g.Canary.Host, g.Namespace), g.Namespace)
+}
+
+// isService: endpoints of any other host are a ServiceEntry's, and may have no proxy that tells its version. Of those the callers'
+// proxies know what istiod says of their labels.
+func isService(host, namespace string) bool {
+	return serviceName(host, namespace) != v1.HostKey(host, namespace)
+}
+
+// canonicalRevision is what Istio makes of a version's labels; empty: nothing.
+func canonicalRevision(t pipeline.GateTarget) string {
+	for _, label := range []string{"service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"} {
+		if revision := t.Labels[label]; revision != "" {
+			return revision
+		}
+	}
+	return ""
 }
 
 // serviceName is Istio's destination_service_name for a host: the Service's short name, else the host as it is.

@@ -58,12 +58,16 @@ func TestCanaryMatchersElsewhere(t *testing.T) {
 			pipeline.GateTarget{Version: "v2", Host: "reviews-v2", Workload: "reviews-v2"}, pipeline.ExposureMirror,
 			`reporter="destination",destination_workload="reviews-v2",destination_workload_namespace="bookinfo"`,
 		},
+		"a subset of an external host": {
+			pipeline.GateTarget{Version: "v2", Labels: map[string]string{"version": "v2"}}, pipeline.ExposureTraffic,
+			`reporter="source",destination_service_name="api.partner.com",destination_service_namespace="bookinfo",destination_canonical_revision="v2"`,
+		},
 		"an external host": {
 			pipeline.GateTarget{Version: "v2", Host: "API-v2.partner.com"}, pipeline.ExposureTraffic,
 			`reporter="source",destination_service_name="api-v2.partner.com",destination_service_namespace="bookinfo"`,
 		},
 	} {
-		got, err := canaryMatchers(pipeline.GateWatch{Host: "reviews", Namespace: "bookinfo", Canary: c.canary, Exposure: c.exposure})
+		got, err := canaryMatchers(pipeline.GateWatch{Host: "api.partner.com", Namespace: "bookinfo", Canary: c.canary, Exposure: c.exposure})
 		if got != c.want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", name, got, err, c.want)
 		}

@@ -2,8 +2,9 @@
 //
 // One control plane and one operator, with the rights of config/default, serve all tests; each example has a namespace, a Git
 // repository and, where it asks for one, an ingress gateway of its own. Its applications (examples/apps) and its manifests come
-// in through two GitSyncs, applied as a service account with the rights of examples/rbac.yaml. Only one thing is replaced on
-// the way: the address http://bookinfo.example.com, by that of the example's gateway.
+// in through two GitSyncs, applied as a service account with the rights of examples/rbac.yaml. Only two things are
+// replaced on the way: the address http://bookinfo.example.com, by that of the example's gateway, and bookinfo in the full names of
+// Services, by the example's namespace.
 //
 // A test is called TestNNWhatItShows, NN being the capability's number and the example's:
 //

@@ -43,6 +43,7 @@ const (
 	deployFolder, deploySync = "deploy", "bookinfo" // whose webhook the sandbox's forge delivers to
 	deployer                 = "bookinfo-deployer"
 	exampleAddress           = "http://bookinfo.example.com"
+	exampleDomain            = ".bookinfo.svc.cluster.local"
 )
 
 // stage is a namespace in which an example runs.
@@ -109,17 +110,18 @@ func (s *stage) follow(t *testing.T) {
 	s.waitAvailable(t)
 }
 
-// read gives a file of examples/, with the gateway's address in it.
+// read gives a file of examples/, with the gateway's address and the namespace's full names in it.
 func (s *stage) read(t *testing.T, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(s.cluster.Root, "examples", name))
 	if err != nil {
 		t.Fatal(err)
 	}
+	text := strings.ReplaceAll(string(content), exampleDomain, "."+s.Namespace+".svc.cluster.local")
 	if s.IngressURL() == "" {
-		return string(content)
+		return text
 	}
-	return strings.ReplaceAll(string(content), exampleAddress, s.IngressURL())
+	return strings.ReplaceAll(text, exampleAddress, s.IngressURL())
 }
 
 func (s *stage) write(t *testing.T, path, content string) {

@@ -1,0 +1,104 @@
+package capabilities
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Test20ServiceEntry: versions of an external host are hosts of their own, each asked by its name; the route's timeout holds, and
+// a tester is refused for as long as the test wants that.
+func Test20ServiceEntry(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, example{dir: "20-service-entry", apps: []string{"partner.yaml"}})
+	const partner, tester = "http://api.partner.com/headers", "x-user: tester"
+	s.waitServed(t, "v1", partner)
+	s.asked(t, "api.partner.com", partner)
+	users := s.load(t, 100, partner)
+	s.timesOut(t, "http://api.partner.com/delay/5")
+	s.pushVersion(t, "rollout.yaml", "v2")
+	s.stayIn(t, "partner", "forbidden")
+	s.eventually(t, "the tester is refused", func() (bool, string) {
+		seen := s.visit(t, 5, partner, tester)
+		return seen.statuses[http.StatusForbidden] == 5, seen.String()
+	})
+	s.waitServed(t, "v1", partner)
+	s.goOn(t, "partner")
+	s.stayIn(t, "partner", "half")
+	s.waitSplit(t, map[string]float64{"v1": 0.5, "v2": 0.5}, partner)
+	s.asked(t, "api.partner.com", partner)
+	s.asked(t, "api-v2.partner.com", partner)
+	s.goOn(t, "partner")
+	s.waitHealthy(t, "partner", "v2")
+	s.waitServed(t, "v2", partner, tester)
+	s.asked(t, "api-v2.partner.com", partner)
+	s.timesOut(t, "http://api.partner.com/delay/5")
+	s.revert(t)
+	s.waitHealthy(t, "partner", "v1")
+	s.waitServed(t, "v1", partner)
+	s.asked(t, "api.partner.com", partner)
+	if seen := users.Stop(); seen.Failed > 0 || seen.Total == 0 {
+		t.Errorf("%d of %d requests failed: %v", seen.Failed, seen.Total, seen.LastError)
+	}
+}
+
+// asked waits until some answer tells that its server was asked for a host.
+func (s *stage) asked(t *testing.T, host, target string) {
+	t.Helper()
+	s.eventually(t, "a server is asked for "+host, func() (bool, string) {
+		var got struct{ Headers map[string]string }
+		for range 20 {
+			a := s.get(t, target)
+			if err := json.Unmarshal([]byte(a.body), &got); err != nil {
+				return false, a.body
+			}
+			if strings.TrimSuffix(got.Headers["Host"], ":80") == host {
+				return true, ""
+			}
+		}
+		return false, got.Headers["Host"]
+	})
+}
+
+// timesOut: the route gives up after 3 s.
+func (s *stage) timesOut(t *testing.T, target string) {
+	t.Helper()
+	a := s.get(t, target)
+	if a.status != http.StatusGatewayTimeout || a.took < 3*time.Second {
+		t.Errorf("%s: %d after %s, want 504 after 3s", target, a.status, a.took)
+	}
+}
+
+// Test25Hosts: Services by their full names, a gateway's wildcard, versions with dots, and a host that only a ServiceEntry knows.
+func Test25Hosts(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, example{dir: "25-hosts", apps: []string{"partner.yaml"}, gateway: true})
+	const inside, archive, atEdge = "http://library:8000/get", "http://archive.books.example/get", "http://main.library.example.com/get"
+	s.waitServed(t, "1.4.1", inside)
+	s.gateway.waitServed(t, "1.4.1", atEdge)
+	s.waitServed(t, "v1", archive)
+	s.load(t, 60, inside)
+	s.load(t, 60, archive)
+	s.pushVersion(t, "rollout.yaml", "1.4.2")
+	s.stayIn(t, "library", "half")
+	s.waitSplit(t, map[string]float64{"1.4.1": 0.5, "1.4.2": 0.5}, inside)
+	s.gateway.waitSplit(t, map[string]float64{"1.4.1": 0.5, "1.4.2": 0.5}, atEdge)
+	s.waitServed(t, "v1", archive)
+	s.goOn(t, "library")
+	s.waitHealthy(t, "library", "1.4.2")
+	s.waitServed(t, "1.4.2", inside)
+	s.gateway.waitServed(t, "1.4.2", atEdge)
+	s.pushVersion(t, "archive.yaml", "v2")
+	s.stayIn(t, "archive", "half")
+	s.waitSplit(t, map[string]float64{"v1": 0.5, "v2": 0.5}, archive)
+	s.goOn(t, "archive")
+	s.waitHealthy(t, "archive", "v2")
+	s.waitServed(t, "v2", archive)
+	for _, name := range []string{"library", "library-edge"} {
+		if spec := s.spec(t, "VirtualService", name); !strings.Contains(spec, `"library.`+s.Namespace+`.svc.cluster.local"`) || strings.Contains(spec, `"library"`) {
+			t.Errorf("VirtualService %s spells its host anew:\n%s", name, spec)
+		}
+	}
+}
