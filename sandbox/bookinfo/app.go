@@ -49,6 +49,7 @@ type App struct {
 	mux       *http.ServeMux
 	requests  atomic.Uint64
 	misbehave atomic.Pointer[Misbehaviour]
+	seen      sightings
 }
 
 // Misbehaviour makes an app fail. The zero value is good behaviour.
@@ -69,6 +70,7 @@ func New(o Options) (*App, error) {
 	}
 	a.misbehave.Store(&initial)
 	a.mux.HandleFunc("/misbehave", a.serveMisbehave)
+	a.mux.HandleFunc("/seen", a.seen.serve)
 	a.mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"status": "healthy"})
 	})
@@ -149,6 +151,7 @@ func (a *App) serveMisbehave(w http.ResponseWriter, r *http.Request) {
 // behaved puts the present misbehaviour before a handler.
 func (a *App) behaved(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.seen.note(r)
 		if a.mayAnswer(r.Context()) {
 			next.ServeHTTP(w, r)
 			return

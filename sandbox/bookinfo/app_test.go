@@ -107,3 +107,20 @@ func TestSettingsThatAreNone(t *testing.T) {
 		}
 	}
 }
+
+// TestSeen: an app tells which requests came, by method and host, and does not count who asks for that.
+func TestSeen(t *testing.T) {
+	a := newApp(t, nil, bookinfo.Ratings, "v1", nil)
+	for _, host := range []string{"ratings:9080", "ratings-shadow:9080", "ratings-shadow:9080"} {
+		r := httptest.NewRequest(http.MethodGet, "http://"+host+"/ratings/0", nil)
+		a.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	for range 2 {
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/seen", nil))
+		const want = `{"GET ratings-shadow:9080":2,"GET ratings:9080":1}`
+		if got := strings.TrimSpace(w.Body.String()); got != want {
+			t.Errorf("seen %s, want %s", got, want)
+		}
+	}
+}

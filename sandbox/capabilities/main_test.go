@@ -65,7 +65,7 @@ func (s *sandbox) run(ctx context.Context) error {
 	if s.cluster, err = session.StartClusterWith(ctx, controlplane.Options{Out: os.Stderr, ScopedGateways: true}); err != nil {
 		return err
 	}
-	s.operator, err = s.cluster.StartOperator(ctx, session.OperatorOptions{Binary: operator, ProbeAllow: "*"})
+	s.operator, err = s.cluster.StartOperator(ctx, session.OperatorOptions{Binary: operator, ProbeAllow: "*", Args: []string{"--allow-unscoped-faults"}})
 	return err
 }
 

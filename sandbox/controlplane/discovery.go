@@ -53,6 +53,9 @@ func (c *ControlPlane) startDiscovery(ctx context.Context, options Options) (err
 			// propagation, yet a busy test does not wait for the longest.
 			"PILOT_DEBOUNCE_AFTER=50ms",
 			"PILOT_DEBOUNCE_MAX=1s",
+			// As releases before 1.28 do, and the tutorials show: a mirrored
+			// request's host ends in -shadow.
+			"DISABLE_SHADOW_HOST_SUFFIX=false",
 			"PILOT_SCOPE_GATEWAY_TO_NAMESPACE=" + strconv.FormatBool(options.ScopedGateways),
 		},
 		Dir:       c.path(discoveryDir), // it looks for ./etc
