@@ -141,7 +141,7 @@ func (e *Environment) startGateway(ctx context.Context) (err error) {
 		namespace = e.Namespace
 	}
 	if e.gateway, err = e.startStandalone(ctx, namespace, "istio-ingressgateway", sidecar.Options{
-		Kind: sidecar.Router, Workload: "istio-ingressgateway", Ports: gatewayPorts,
+		Kind: sidecar.Router, Certificate: e.certificateOf(namespace), Workload: "istio-ingressgateway", Ports: gatewayPorts,
 		Labels: map[string]string{"app": "istio-ingressgateway", "istio": "ingressgateway"},
 	}); err != nil || e.options.Empty {
 		return err

@@ -40,6 +40,10 @@ const (
 	// injectLabel with the value "false" keeps the sidecar away, as in Istio; so
 	// does HostsAnnotation.
 	injectLabel = "sidecar.istio.io/inject"
+	// templateAnnotation with the value "gateway" makes a pod a gateway, as Istio's
+	// injection does: it serves the Gateways whose selector its labels match, at
+	// its containers' ports.
+	templateAnnotation = "inject.istio.io/templates"
 	// localityLabel is Istio's label for where a pod is, as region.zone.sub-zone.
 	localityLabel = "istio-locality"
 	// workloadNameLabel tells istiod which workload an entry belongs to.
@@ -104,6 +108,9 @@ func (e *Environment) startPod(d *appsv1.Deployment) (_ *pod, err error) {
 		p.app.Misbehave(m)
 	}
 	p.server = newServer(p.app)
+	if template.Annotations[templateAnnotation] == "gateway" {
+		return p, p.startGateway(e, d.Name, template.Spec)
+	}
 	if p.appPorts, err = p.startServers(e.ctx, e, kind, template.Spec); err != nil {
 		return nil, err
 	}
@@ -144,13 +151,41 @@ func (p *pod) startSidecar(e *Environment, workload string, client *deferredClie
 	}
 	p.ports = p.proxy.NamedPorts() // a Service's named targetPort is looked up there
 	client.use(p.proxy.Client().Transport)
+	p.awaitConfiguration(e)
+	return nil
+}
+
+func (p *pod) awaitConfiguration(e *Environment) {
 	e.background.Go(func() {
 		if p.proxy.WaitReady(e.ctx) == nil {
 			p.configured.Store(true)
 			e.kick()
 		}
 	})
-	return nil
+}
+
+// startGateway starts a proxy without an app.
+func (p *pod) startGateway(e *Environment, workload string, spec corev1.PodSpec) (err error) {
+	if p.listener, err = p.listen(e.ctx, 0); err != nil {
+		return err
+	}
+	p.ports = map[string]uint32{}
+	var numbers []uint32
+	for _, port := range declaredPorts(spec) {
+		numbers = append(numbers, uint32(port.ContainerPort))
+		if port.Name != "" {
+			p.ports[port.Name] = uint32(port.ContainerPort)
+		}
+	}
+	p.proxy, err = sidecar.Start(e.ctx, sidecar.Options{
+		Kind: sidecar.Router, Discovery: e.cp.DiscoveryAddress, Pod: p.name, Namespace: e.Namespace, Workload: workload, Labels: p.labels,
+		Address: p.address, Ports: numbers, OwnPorts: true, Resolve: e.hosts.resolve, Certificate: e.certificateOf(e.Namespace),
+		EnvoyStats: e.options.EnvoyStats, Log: e.options.Log, Locality: localityOf(p.labels),
+	})
+	if err == nil {
+		p.awaitConfiguration(e)
+	}
+	return err
 }
 
 // deferredClient sends an app's calls through the sidecar, which starts after

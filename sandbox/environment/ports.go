@@ -12,12 +12,14 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sluice.dev/sluice/sandbox/bookinfo"
 	"sluice.dev/sluice/sandbox/sidecar"
@@ -175,4 +177,20 @@ var selfSigned = sync.OnceValue(func() *tls.Config {
 // newServer is the pod's HTTP server, for any number of ports.
 func newServer(app http.Handler) *http.Server {
 	return &http.Server{Handler: app, ReadHeaderTimeout: 10 * time.Second}
+}
+
+// certificateOf reads the Secrets that a Gateway's credentialName names, in the
+// gateway's namespace.
+func (e *Environment) certificateOf(namespace string) func(context.Context, string) (*tls.Certificate, error) {
+	return func(ctx context.Context, name string) (*tls.Certificate, error) {
+		secret, err := e.kube.CoreV1().Secrets(namespace).Get(ctx, path.Base(name), metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+		certificate, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
+		if err != nil {
+			return nil, fmt.Errorf("Secret %s/%s: %w", namespace, secret.Name, err)
+		}
+		return &certificate, nil
+	}
 }

@@ -154,7 +154,7 @@ spec:
   - {match: [{port: 9443, sniHosts: [tcp-echo]}], route: [{destination: {host: tcp-echo, port: {number: 9443}, subset: v2}}]}
 `)
 	n.eventually("v2 by server name", func() bool {
-		conn := tls.Client(n.dial("tcp-echo:9443"), &tls.Config{ServerName: "tcp-echo", InsecureSkipVerify: true}) //nolint:gosec // a certificate of the moment
+		conn := tls.Client(n.dial("tcp-echo:9443"), &tls.Config{ServerName: "tcp-echo", InsecureSkipVerify: true})
 		return say(conn, "world") == "two world"
 	})
 }

@@ -118,8 +118,17 @@ func (p *Proxy) dispatch(conn net.Conn, l *listener, i inspection, to string) {
 		}
 		conn, c = buffered, l.choose(seen)
 	}
+	if c != nil && c.secure != nil {
+		secured, err := p.terminate(conn, c)
+		if err != nil {
+			p.options.Log.Warn("TLS at the gateway", "listener", l.name, "proxy", p.nodeID, "error", err)
+			_ = conn.Close()
+			return
+		}
+		conn = secured
+	}
 	switch {
-	case c == nil || c.secure != nil:
+	case c == nil:
 		_ = conn.Close()
 	case c.http:
 		p.serveHTTPOn(conn, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, c.config) }))

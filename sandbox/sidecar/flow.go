@@ -50,6 +50,7 @@ func newStreamMetrics(registry *prometheus.Registry) streamMetrics {
 }
 
 func (m streamMetrics) opened(f *flow) { m.connectionsOpened.WithLabelValues(f.allLabels()...).Inc() }
+
 func (m streamMetrics) closed(f *flow) { m.connectionsClosed.WithLabelValues(f.allLabels()...).Inc() }
 
 // sent and received give functions that count the connection's bytes as they

@@ -51,8 +51,8 @@ func cookiePart(policy *routev3.RouteAction_HashPolicy_Cookie, w http.ResponseWr
 		return ""
 	}
 	raw := make([]byte, 8)
-	_, _ = rand.Read(raw)                                                                                                  // it never fails
-	cookie := &http.Cookie{Name: policy.GetName(), Value: hex.EncodeToString(raw), Path: policy.GetPath(), HttpOnly: true} //nolint:gosec // Envoy's has no Secure either
+	_, _ = rand.Read(raw) // it never fails
+	cookie := &http.Cookie{Name: policy.GetName(), Value: hex.EncodeToString(raw), Path: policy.GetPath(), HttpOnly: true}
 	if ttl := policy.GetTtl().AsDuration(); ttl > 0 {
 		cookie.MaxAge = int(max(ttl/time.Second, 1))
 	}

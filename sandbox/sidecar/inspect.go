@@ -3,6 +3,7 @@ package sidecar
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -60,12 +61,12 @@ var errHelloSeen = errors.New("the hello was all that is wanted")
 // clientHello reads the hello without consuming it.
 func (c *bufferedConn) clientHello() (*tls.ClientHelloInfo, error) {
 	var hello *tls.ClientHelloInfo
-	err := tls.Server(peekingConn{Conn: c.Conn, reader: &peekReader{buffer: c.reader}}, &tls.Config{ //nolint:gosec // no connection comes out of it
+	err := tls.Server(peekingConn{Conn: c.Conn, reader: &peekReader{buffer: c.reader}}, &tls.Config{
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			hello = h
 			return nil, errHelloSeen
 		},
-	}).Handshake()
+	}).HandshakeContext(context.Background()) // it ends with the connection
 	if hello == nil {
 		return nil, err
 	}
@@ -76,8 +77,8 @@ func (c *bufferedConn) clientHello() (*tls.ClientHelloInfo, error) {
 func (c *bufferedConn) httpProtocol() []string {
 	const preface = "PRI * HTTP/2"
 	for n := 1; ; n++ {
-		seen, err := c.reader.Peek(n)
-		seen, _ = c.reader.Peek(max(n, c.reader.Buffered())) // all that has arrived
+		_, err := c.reader.Peek(n)
+		seen, _ := c.reader.Peek(c.reader.Buffered()) // all that has arrived, which is no error
 		line, _, whole := bytes.Cut(seen, []byte("\n"))
 		switch {
 		case strings.HasPrefix(string(line), preface):

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -58,9 +59,15 @@ type Options struct {
 	// Ports are the gateway ports that a Router listens for, each on a free port of
 	// its own address.
 	Ports []uint32
+	// OwnPorts lets a Router listen at these numbers themselves, as a Service whose
+	// targetPorts they are needs it.
+	OwnPorts bool
 	// Resolve gives the address on this machine, host:port, that stands for a port
 	// of a host outside the mesh. Nil knows none.
 	Resolve func(host string, port uint32) (address string, ok bool)
+	// Certificate gives what a Gateway's TLS names, as istiod calls it:
+	// kubernetes://name. Nil gives none.
+	Certificate func(ctx context.Context, name string) (*tls.Certificate, error)
 	// EnvoyStats adds Envoy's own cluster statistics to the metrics.
 	EnvoyStats bool
 	// Log may be nil.
@@ -208,7 +215,11 @@ func (p *Proxy) listen(ctx context.Context) error {
 		}
 	}
 	for _, port := range p.options.Ports {
-		if _, err := p.acceptOn(ctx, gatewayListener(port), 0, func(c net.Conn) { p.dispatchGateway(c, port) }); err != nil {
+		number := uint32(0)
+		if p.options.OwnPorts {
+			number = port
+		}
+		if _, err := p.acceptOn(ctx, gatewayListener(port), number, func(c net.Conn) { p.dispatchGateway(c, port) }); err != nil {
 			return err
 		}
 	}

@@ -199,7 +199,7 @@ func TestTCPHalfClose(t *testing.T) {
 func helloTo(conn net.Conn, name string) string {
 	defer conn.Close() //nolint:errcheck // done
 	recorded := &recordingConn{Conn: conn}
-	_ = tls.Client(recorded, &tls.Config{ServerName: name}).Handshake() //nolint:gosec // it fails on purpose: the echo speaks no TLS
+	_ = tls.Client(recorded, &tls.Config{ServerName: name}).HandshakeContext(context.Background()) // it fails: the echo speaks no TLS
 	version, _, _ := strings.Cut(recorded.received.String(), " ")
 	return version
 }
