@@ -16,7 +16,7 @@ and the least time that each step takes.
 
 With -f or -k it works offline: the objects of the files are all that there is, and what they leave open, such as a Service
 or the pods of a version, is assumed and told. With --live the objects that the files do not name are read from the cluster,
-and with a NAME alone the Rollout too. Nothing is written.`
+and with a NAME alone the Rollout too. Nothing is written. The exit code is 1 where the run would not get to its end.`
 
 const planExample = `  # What the steps of reviews will write once v3 is asked for, where v1 serves
   kubectl sluice plan -f deploy/ --from v1 --to v3

@@ -63,6 +63,20 @@ func Check(ctx context.Context, objects []manifest.Object, options Options) ([]F
 	return slices.Compact(c.findings), nil
 }
 
+// Refusals are what the API server would refuse of an object when it is made: fields that it does not know, wrong types and values,
+// and broken rules. A kind that is not ours has none.
+func Refusals(ctx context.Context, o manifest.Object) ([]Finding, error) {
+	schemas, err := loadSchemas()
+	if err != nil {
+		return nil, err
+	}
+	c := &checker{}
+	if schema := schemas[o.GroupVersionKind()]; schema != nil {
+		c.validate(ctx, schema, o)
+	}
+	return c.findings, nil
+}
+
 // Unreadable turns the errors of reading files into findings. Any other error is returned.
 func Unreadable(err error) ([]Finding, error) {
 	if err == nil {

@@ -11,14 +11,58 @@ import (
 	"sluice.dev/sluice/internal/kustomization"
 )
 
-// diskTree is the files below a root, as they are rendered.
-type diskTree struct{ fs.FS }
+// diskTree is the files below a root, as they are rendered. It remembers what was read.
+type diskTree struct {
+	fs.FS
+	root string
+	read []string
+}
 
 // ReadDir implements kustomization.Tree.
-func (t diskTree) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(t.FS, name) }
+func (t *diskTree) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(t.FS, name) }
 
 // ReadFile implements kustomization.Tree.
-func (t diskTree) ReadFile(name string) ([]byte, error) { return fs.ReadFile(t.FS, name) }
+func (t *diskTree) ReadFile(name string) ([]byte, error) {
+	t.read = append(t.read, name)
+	return fs.ReadFile(t.FS, name)
+}
+
+// sources are the objects of the files that were read, as they stand there.
+func (t *diskTree) sources() []Object {
+	var objects []Object
+	for _, name := range t.read {
+		content, err := fs.ReadFile(t.FS, name)
+		if err != nil || kustomization.IsFileName(filepath.Base(name)) {
+			continue
+		}
+		path := filepath.Join(t.root, filepath.FromSlash(name))
+		if here, err := os.Getwd(); err == nil {
+			if short, err := filepath.Rel(here, path); err == nil {
+				path = short
+			}
+		}
+		found, _ := Read(path, content) //nolint:errcheck // patches, for one, are no objects
+		objects = append(objects, found...)
+	}
+	return objects
+}
+
+// sourceOf is where a rendered object comes from: the only object of its kind whose name is its own, or a part of it, since
+// prefixes and suffixes may have been added.
+func sourceOf(rendered Object, sources []Object) (Object, bool) {
+	for _, same := range []func(a, b string) bool{func(a, b string) bool { return a == b }, strings.Contains} {
+		var candidates []Object
+		for _, s := range sources {
+			if s.GroupVersionKind().GroupKind() == rendered.GroupVersionKind().GroupKind() && same(rendered.GetName(), s.GetName()) {
+				candidates = append(candidates, s)
+			}
+		}
+		if len(candidates) == 1 {
+			return candidates[0], true
+		}
+	}
+	return Object{}, false
+}
 
 // IsKustomization tells whether a folder holds a kustomization.
 func IsKustomization(folder string) bool {
@@ -31,17 +75,19 @@ func IsKustomization(folder string) bool {
 }
 
 // Kustomize renders the kustomization of a folder as GitSync does: what leaves the repository is refused. Objects stand in the
-// kustomization's file, without a line.
+// files that they come from, where that can be told, else in the kustomization's, without a line.
 func Kustomize(ctx context.Context, folder string) ([]Object, error) {
 	root, within, err := repositoryOf(folder)
 	if err != nil {
 		return nil, &FileError{Position{File: folder}, rootCause(err)}
 	}
-	rendered, err := kustomization.Render(ctx, diskTree{os.DirFS(root)}, within)
+	tree := &diskTree{FS: os.DirFS(root), root: root}
+	rendered, err := kustomization.Render(ctx, tree, within)
 	if err != nil {
 		return nil, &FileError{Position{File: folder}, err}
 	}
 	file := filepath.Join(folder, filepath.Base(rendered.File))
+	sources := tree.sources()
 	var objects []Object
 	for _, content := range rendered.Objects {
 		found, err := Read(file, content)
@@ -50,6 +96,9 @@ func Kustomize(ctx context.Context, folder string) ([]Object, error) {
 		}
 		for _, o := range found {
 			o.node = nil
+			if source, ok := sourceOf(o, sources); ok {
+				o.File, o.node, o.offset = source.File, source.node, source.offset
+			}
 			objects = append(objects, o)
 		}
 	}

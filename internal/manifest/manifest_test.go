@@ -116,3 +116,40 @@ func TestLoad(t *testing.T) {
 		t.Errorf("error %v, want one that says that the folder is empty", err)
 	}
 }
+
+// Objects of a kustomization stand where they come from, also under a prefix; what it makes itself stands in its own file.
+func TestKustomize(t *testing.T) {
+	dir := t.TempDir()
+	for file, content := range map[string]string{
+		"base/service.yaml":       "# first line\napiVersion: v1\nkind: Service\nmetadata: {name: shop}\nspec:\n  ports: [{port: 80}]\n",
+		"base/kustomization.yaml": "resources: [service.yaml]\n",
+		"prod/kustomization.yaml": "resources: [../base]\nnamePrefix: eu-\nconfigMapGenerator: [{name: settings, literals: [a=b]}]\n",
+	} {
+		path := filepath.Join(dir, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	objects, err := manifest.Kustomize(t.Context(), "prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := map[string]string{}
+	for _, o := range objects {
+		places[o.GetKind()] = o.At("spec.ports[0].port").String()
+	}
+	want := map[string]string{"Service": "base/service.yaml:6:12", "ConfigMap": "prod/kustomization.yaml"}
+	if diff := cmp.Diff(want, places); diff != "" {
+		t.Errorf("places (-want +got):\n%s", diff)
+	}
+	if _, err := manifest.Kustomize(t.Context(), "none"); err == nil || !strings.Contains(err.Error(), "none") {
+		t.Errorf("error %v, want one that names the folder", err)
+	}
+	if !manifest.IsKustomization("base") || manifest.IsKustomization(".") {
+		t.Error("a kustomization is a folder with a file of that name")
+	}
+}
