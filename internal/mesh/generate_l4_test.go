@@ -80,9 +80,15 @@ func genL4Driven(t *rapid.T, list routeList, host string, i int) object {
 
 func genForeignEnds(t *rapid.T, host string) []any {
 	to := func(host, subset string) object { return object{"destination": object{"host": host, "subset": subset}} }
-	return rapid.SampledFrom([][]any{
+	ends := rapid.SampledFrom([][]any{
 		{to("details", "v1")}, {to(host, "v1"), to("details", "v1")}, {to(host, "v1"), to(host, "v2")}, {to(host, "v9")},
 	}).Draw(t, "other ends")
+	for _, end := range ends {
+		if len(ends) > 1 {
+			asObject(end)["weight"] = int64(50) // or Istio refuses them
+		}
+	}
+	return ends
 }
 
 // genTrafficOf draws a traffic that routes of a list can have.
