@@ -25,7 +25,7 @@ const (
 	// MaxFolders bounds the kustomizations.
 	MaxFolders = 200
 	// MaxObjects bounds the objects.
-	MaxObjects = 2000
+	MaxObjects = 1000
 	// MaxWork bounds what all objects together may grow by, in bytes: each patch, label and replacement times the objects that it may meet.
 	MaxWork = 128 << 20
 	// maxNesting bounds how deep kustomizations name each other.
@@ -69,11 +69,8 @@ func (l *load) add(more load) error {
 	return nil
 }
 
-// folder follows the kustomization of a folder. It gives what its transformations meet and are.
+// folder follows the kustomization of a folder that was entered, and leaves it. It gives what its transformations meet and are.
 func (c *collector) folder(folder string) (*layer, error) {
-	if err := c.enter(folder); err != nil {
-		return nil, err
-	}
 	defer func() { c.trail = c.trail[:len(c.trail)-1] }()
 	name, err := c.index.kustomizationOf(folder)
 	if err != nil {
@@ -99,6 +96,7 @@ func (c *collector) folder(folder string) (*layer, error) {
 	return here, nil
 }
 
+// enter goes one deeper. After an error nothing is followed any more.
 func (c *collector) enter(folder string) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
@@ -160,6 +158,9 @@ func (c *collector) follow(here *layer, folder, kustomization string, r referenc
 	case !isFolder && r.reads == asComponent:
 		return wrap(fmt.Errorf("%s is a file: must be a folder with a component", name))
 	case isFolder:
+		if err := c.enter(name); err != nil {
+			return wrap(err)
+		}
 		below, err := c.folder(name)
 		if err != nil {
 			return err

@@ -42,7 +42,7 @@ func (a alarm) RoundTrip(r *http.Request) (*http.Response, error) {
 // No kustomization makes the process read what is not in the tree, ask a server, run git, or panic.
 func FuzzRender(f *testing.F) {
 	bin, marker := f.TempDir(), filepath.Join(f.TempDir(), "git-ran")
-	if err := os.WriteFile(filepath.Join(bin, "git"), []byte("#!/bin/sh\necho \"$@\" >"+marker+"\nexit 1\n"), 0o700); err != nil { //nolint:gosec // is run
+	if err := os.WriteFile(filepath.Join(bin, "git"), []byte("#!/bin/sh\necho \"$@\" >"+marker+"\nexit 1\n"), 0o700); err != nil {
 		f.Fatal(err)
 	}
 	f.Setenv("PATH", bin)
@@ -74,7 +74,7 @@ func FuzzRender(f *testing.F) {
 		if err != nil && strings.Contains(err.Error(), "kustomize gave up") {
 			t.Logf("recovered: %v", err)
 		}
-		if err != nil && !strings.Contains(err.Error(), "kustomization.yaml") && !strings.Contains(err.Error(), "circle") && !strings.Contains(err.Error(), "with this") {
+		if err != nil && !strings.Contains(err.Error(), "kustomization.yaml") {
 			t.Errorf("an error that names no kustomization: %v", err)
 		}
 	})

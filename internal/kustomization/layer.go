@@ -25,6 +25,10 @@ type layer struct {
 	// kindsChange is true when a patch may change an object's kind.
 	kindsChange  bool
 	replacements []types.Replacement
+	// entries are the patches, labels, images and so on, each of which looks at each object; passes is how often that happens.
+	entries, passes int
+	// anyReference is true when a configuration may say that any field is another object's name.
+	anyReference bool
 	// done are the replacements below, in their order.
 	done []written
 	work int
@@ -42,6 +46,7 @@ func (l *layer) take(below *layer) {
 	if below.component {
 		// Its transformations are run over all that the kustomization has so far.
 		l.config += below.config
+		l.entries += below.entries
 		l.replacements = append(l.replacements, below.replacements...)
 		l.work += below.work
 	} else {
@@ -49,8 +54,10 @@ func (l *layer) take(below *layer) {
 	}
 	l.objects = append(l.objects, below.objects...)
 	l.done = append(l.done, below.done...)
+	l.passes = min(l.passes+below.passes, 2*MaxPasses)
 	l.longest = max(l.longest, below.longest)
 	l.kindsChange = l.kindsChange || below.kindsChange
+	l.anyReference = l.anyReference || below.anyReference
 }
 
 func (l *layer) takeFile(f file, reads reads) {
@@ -90,7 +97,8 @@ func (l *layer) settle() int {
 		}
 		l.done = append(l.done, written)
 	}
-	l.work, l.config, l.replacements = work, 0, nil
+	l.passes = min(l.passes+l.entries*len(l.objects), 2*MaxPasses)
+	l.work, l.config, l.entries, l.replacements = work, 0, 0, nil
 	return work
 }
 
@@ -198,6 +206,8 @@ func isPlain(kind string) bool {
 // inline takes what stands in the kustomization itself, or is to be looked at as a patch or a replacement.
 func (c *collector) inline(here *layer, k *types.Kustomization, folder string) error {
 	here.longest = max(here.longest, longestIn(plainFields(k)))
+	here.entries += entriesOf(k)
+	here.anyReference = here.anyReference || len(k.Configurations)+len(k.Crds) > 0
 	for i, patch := range patchesOf(k) {
 		if patch.Options != nil && patch.Options.AllowKindChange {
 			here.kindsChange = true
@@ -220,6 +230,9 @@ func (c *collector) inline(here *layer, k *types.Kustomization, folder string) e
 			return fmt.Errorf("replacements[%d]: %w", i, err)
 		}
 		here.replacements = append(here.replacements, all...)
+		for _, r := range all {
+			here.entries += len(r.Targets)
+		}
 	}
 	return c.generated(here, k)
 }

@@ -41,6 +41,9 @@ func Render(ctx context.Context, tree Tree, folder string) (rendered Rendered, e
 	if rendered.File, err = c.index.kustomizationOf(folder); err != nil {
 		return rendered, err
 	}
+	if err := c.enter(folder); err != nil {
+		return rendered, fmt.Errorf("%s: %w", rendered.File, err)
+	}
 	top, err := c.folder(folder)
 	if err != nil {
 		return rendered, err
@@ -48,9 +51,11 @@ func Render(ctx context.Context, tree Tree, folder string) (rendered Rendered, e
 	if top.component {
 		return rendered, fmt.Errorf("%s: kind: a Component is rendered as part of a kustomization only", rendered.File)
 	}
-	if work := top.settle(); work > MaxWork {
-		return rendered, fmt.Errorf("%s: its patches, labels and replacements may come to more than %d bytes in all the objects that they meet: give them narrower targets, or split it over several GitSyncs",
-			rendered.File, MaxWork)
+	if top.settle() > MaxWork {
+		return rendered, fmt.Errorf("%s: %w", rendered.File, errTooMuch)
+	}
+	if err := top.checkTime(); err != nil {
+		return rendered, fmt.Errorf("%s: %w", rendered.File, err)
 	}
 	if err := turn.Acquire(ctx, 1); err != nil {
 		return rendered, err

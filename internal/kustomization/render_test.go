@@ -177,7 +177,7 @@ func TestRenderRefuses(t *testing.T) {
 		"unknown field":      {k("resource: [a.yaml]"), `app/kustomization.yaml: invalid Kustomization: json: unknown field "resource"`},
 		"twice":              {k("resources: [a.yaml]\nresources: []"), `key "resources" already set in map`},
 		"twice in a base":    {k("resources: [b.yaml]") + "-- app/b.yaml --\nkind: X\nkind: Y\n", `resources[0]: app/b.yaml (document 1): `},
-		"circle":             {k("resources: [../b]") + "-- b/kustomization.yaml --\nresources: [../app]\n", "in a circle: app → b → app"},
+		"circle":             {k("resources: [../b]") + "-- b/kustomization.yaml --\nresources: [../app]\n", "b/kustomization.yaml: resources[0]: kustomizations name each other in a circle: app → b → app"},
 		"itself":             {k("resources: [.]"), "in a circle: app → app"},
 		"component alone":    {"-- app/kustomization.yaml --\nkind: Component\napiVersion: kustomize.config.k8s.io/v1alpha1\nnamePrefix: x\n", "a Component is rendered as part"},
 		"of another kind":    {k("kind: ConfigMap\nresources: [a.yaml]"), "kind should be Kustomization or Component"},
@@ -226,10 +226,16 @@ func TestRenderIsBounded(t *testing.T) {
 		}
 		return b.String()
 	}
+	var referring strings.Builder
+	for i := range 400 {
+		fmt.Fprintf(&referring, "---\napiVersion: v1\nkind: Pod\nmetadata: {name: d%d}\nspec: {containers: [{name: a, envFrom: [%s]}]}\n", i, strings.Repeat("{configMapRef: {name: a0}},", 40))
+	}
 	for name, tc := range map[string]struct{ tree, folder, want string }{
+		"references":   {strings.Replace(many(400, ""), "[a.yaml]", "[a.yaml, b.yaml]", 1) + "-- app/b.yaml --\n" + referring.String(), "app", "refer to each other by name too often"},
+		"entries":      {many(MaxObjects, "images: ["+strings.Repeat("{name: x, newTag: v2},", MaxPasses/MaxObjects+1)+"]"), "app", "look at objects more than 200000 times"},
 		"folders":      {doubling.String(), "l0", "more than 200 kustomizations"},
 		"replacements": {growing.String(), "app", "may come to more than"},
-		"objects":      {many(MaxObjects+1, ""), "app", "more than 2000 objects"},
+		"objects":      {many(MaxObjects+1, ""), "app", "more than 1000 objects"},
 		"patches":      {many(MaxObjects, "commonAnnotations: {a: "+strings.Repeat("x", MaxWork/MaxObjects)+"}"), "app", "may come to more than"},
 		"big file":     {"-- app/kustomization.yaml --\nconfigMapGenerator: [{name: g, files: [big]}]\n-- app/big --\n" + strings.Repeat("x", MaxFileBytes+1), "app", "at most 1048576 are allowed"},
 		"bytes":        {"-- app/kustomization.yaml --\nconfigMapGenerator: [" + strings.Repeat("{name: g, files: [big]},", 9) + "]\n-- app/big --\n" + strings.Repeat("x", MaxFileBytes), "app", "more than 8388608 bytes"},
