@@ -11,6 +11,8 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	structural "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -86,11 +88,16 @@ func (c *checker) validate(ctx context.Context, s *kindSchema, o manifest.Object
 	for _, path := range pruned {
 		refused(ruleUnknownField, path, fmt.Sprintf("%s has no such field", o.GetKind()))
 	}
+	defaulting.PruneNonNullableNullsWithoutDefaults(content, s.tree)
 	errs := validation.ValidateCustomResource(nil, content, s.types)
+	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, s.tree, content)...)
 	if len(errs) == 0 { // the API server too asks the rules only of what has the right types
 		errs, _ = s.rules.Validate(ctx, nil, s.tree, content, nil, celconfig.RuntimeCELCostBudget)
 	}
 	for _, err := range errs {
+		if err.Field == "<nil>" && len(errs) > 1 {
+			continue // what another error says already, of the format
+		}
 		refused(ruleSchema, err.Field, brief(err))
 	}
 }
