@@ -45,21 +45,22 @@ func makeQuery(g pipeline.GateWatch) (gateQuery, error) {
 	if err != nil {
 		return gateQuery{}, err
 	}
-	value, err := builtIn(g, canary)
+	selections := append([]string{canary}, versionless(g, canary)...)
+	value, err := builtIn(g, selections)
 	if err != nil {
 		return gateQuery{}, err
 	}
 	query := gateQuery{value: value}
 	if g.MinRequests > 0 {
-		query.count = fmt.Sprintf("sum(%s) or vector(0)", growth(requests, canary, g.Window))
+		query.count = fmt.Sprintf("sum(%s) or vector(0)", growths(requests, selections, "", g.Window))
 	}
 	return query, nil
 }
 
-func builtIn(g pipeline.GateWatch, canary string) (string, error) {
-	all := growth(requests, canary, g.Window)
+func builtIn(g pipeline.GateWatch, canary []string) (string, error) {
+	all := growths(requests, canary, "", g.Window)
 	// An absent series of good requests is 0 of them; an absent one of bad requests then adds nothing, as it should.
-	good := fmt.Sprintf("(sum(%s) or vector(0))", growth(requests, canary+","+notServerFault, g.Window))
+	good := fmt.Sprintf("(sum(%s) or vector(0))", growths(requests, canary, ","+notServerFault, g.Window))
 	switch g.Metric {
 	case v1.MetricErrorRate:
 		return fmt.Sprintf("1 - %s / sum(%s)", good, all), nil
@@ -67,7 +68,7 @@ func builtIn(g pipeline.GateWatch, canary string) (string, error) {
 		return fmt.Sprintf("%s / sum(%s)", good, all), nil
 	case v1.MetricLatency:
 		quantile, err := quantileOf(g)
-		buckets := growth(durations, canary, g.Window)
+		buckets := growths(durations, canary, "", g.Window)
 		return fmt.Sprintf("histogram_quantile(%s, sum by (le) (%s)) / 1000", quantile, buckets), err
 	}
 	return "", fmt.Errorf("gate %s: metric %q is not known: errorRate, successRate or latency is expected", g.Name, g.Metric)
@@ -95,6 +96,29 @@ func growth(metric, matchers string, window time.Duration) string {
 	return fmt.Sprintf(`label_replace(increase(%[1]s[%[2]s]), "part", "increase", "", "")`+
 		` or (min_over_time(%[1]s[%[2]s]) unless present_over_time(%[1]s[%[3]s] offset %[2]s) and on() count(up offset %[2]s))`,
 		series, w, memory)
+}
+
+// growths is the growth of several selections that have no series in common, each narrowed by more.
+func growths(metric string, selections []string, more string, window time.Duration) string {
+	parts := make([]string, len(selections))
+	for i, matchers := range selections {
+		parts[i] = growth(metric, matchers+more, window)
+	}
+	return strings.Join(parts, " or ")
+}
+
+// versionless selects what matchers of the canary's version miss: requests that its pods did not answer, in time or at all. The
+// version comes with an answer; without one callers know of a pod what istiod says, its workload and its canonical revision.
+func versionless(g pipeline.GateWatch, canary string) []string {
+	byVersion := fmt.Sprintf("destination_version=%q", g.Canary.Labels["version"])
+	if g.Exposure == pipeline.ExposureMirror || !strings.HasSuffix(canary, byVersion) {
+		return nil
+	}
+	who := fmt.Sprintf("destination_canonical_revision=%q", canonicalRevision(g.Canary))
+	if g.Canary.Workload != "" {
+		who = fmt.Sprintf("destination_workload=%q", g.Canary.Workload)
+	}
+	return []string{strings.TrimSuffix(canary, byVersion) + `destination_version="unknown",` + who}
 }
 
 // canaryMatchers select the canary's requests to the host, as the right proxy reports them: mirrored requests are seen by the

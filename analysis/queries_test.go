@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/internal/pipeline"
 )
@@ -195,4 +197,39 @@ func FuzzRenderQuery(f *testing.F) {
 			t.Errorf("%d bytes from %q", len(got), query)
 		}
 	})
+}
+
+// TestVersionless: a request that no pod answered bears no version; those of the canary's workload count all the same.
+func TestVersionless(t *testing.T) {
+	const service = `reporter="source",destination_service_name="reviews",destination_service_namespace="bookinfo",`
+	for name, c := range map[string]struct {
+		change func(*pipeline.GateWatch)
+		want   []string
+	}{
+		"by workload": {
+			change: func(g *pipeline.GateWatch) { g.Canary.Workload = "reviews-v3" },
+			want:   []string{service + `destination_version="unknown",destination_workload="reviews-v3"`},
+		},
+		"by canonical revision": {
+			change: func(g *pipeline.GateWatch) { g.Canary.Workload = "" },
+			want:   []string{service + `destination_version="unknown",destination_canonical_revision="v3"`},
+		},
+		"a mirror's own proxies know it": {change: func(g *pipeline.GateWatch) { g.Exposure = pipeline.ExposureMirror }},
+		"known by its workload already":  {change: func(g *pipeline.GateWatch) { g.Canary.Labels = map[string]string{"track": "canary"} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := with(c.change)
+			canary, err := canaryMatchers(g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, versionless(g, canary)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+	query, err := makeQuery(with(func(g *pipeline.GateWatch) { g.Canary.Workload = "reviews-v3" }))
+	if err != nil || strings.Count(query.count, `destination_version="unknown"`) == 0 || strings.Count(query.value, `destination_version="unknown"`) == 0 {
+		t.Errorf("%+v, %v", query, err)
+	}
 }
