@@ -31,6 +31,8 @@ type example struct {
 	apps []string
 	// gateway gives the namespace an ingress gateway (label istio: ingressgateway).
 	gateway bool
+	// locality of the client pod, as region/zone; "" is none.
+	locality string
 	// envoyStats has the proxies expose Envoy's own statistics, as proxyStatsMatcher does in life.
 	envoyStats bool
 	// configuration: what the test asserts is what istiod makes of the objects.
@@ -73,7 +75,7 @@ func newBareStage(t *testing.T, e example) *stage {
 	cluster := servers.start(t)
 	s := &stage{cluster: cluster, example: e}
 	var err error
-	s.Bookinfo, err = cluster.Deploy(t.Context(), unique("e"+e.dir), environment.Options{Empty: true, OwnGateway: e.gateway, EnvoyStats: e.envoyStats})
+	s.Bookinfo, err = cluster.Deploy(t.Context(), unique("e"+e.dir), environment.Options{Empty: true, OwnGateway: e.gateway, EnvoyStats: e.envoyStats, Locality: e.locality})
 	if err != nil {
 		t.Fatal(err)
 	}
