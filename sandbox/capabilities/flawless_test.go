@@ -6,24 +6,30 @@ import (
 	"time"
 )
 
-// flawlessRate is what the load generators ask for, so that 200 requests per second are reached.
-const flawlessRate, flawlessReached = 220, 200
+// flawlessRate is what a load generator is asked for, so that 200 requests per second are reached on a busy machine too.
+const flawlessRate, flawlessReached = 240, 200
+
+// flawless are the examples whose README promises that no request fails.
+var flawless = []struct {
+	example
+	canary, target string
+	steps          []string
+}{
+	{example{dir: "02-all-to-one", apps: []string{"bookinfo.yaml"}}, "v2", reviewsURL, []string{"soak"}},
+	{example{dir: "05-weights", apps: []string{"bookinfo.yaml"}}, "v3", reviewsURL, []string{"tenth", "quarter", "half", "full"}},
+	{example{dir: "14-breaker-ejection-retry", apps: []string{"bookinfo.yaml"}}, "v3", reviewsURL, []string{"half", "full"}},
+	{example{dir: "18-uri-routing", apps: []string{"bookinfo.yaml"}, gateway: true}, "v3", "http://api.example.com/reviews/0", []string{"half", "full"}},
+}
 
 // TestNoFailedRequests: in the examples that promise it no request fails at 200 requests per second: while a run is reverted in each
 // of its steps, while one ends, and while the version before comes back after it. It is not parallel, so that it runs alone.
 func TestNoFailedRequests(t *testing.T) {
-	for _, e := range []struct {
-		example
-		canary, target string
-		steps          []string
-	}{
-		{example{dir: "02-all-to-one", apps: []string{"bookinfo.yaml"}}, "v2", reviewsURL, []string{"soak"}},
-		{example{dir: "05-weights", apps: []string{"bookinfo.yaml"}}, "v3", reviewsURL, []string{"tenth", "quarter", "half", "full"}},
-		{example{dir: "14-breaker-ejection-retry", apps: []string{"bookinfo.yaml"}}, "v3", reviewsURL, []string{"half", "full"}},
-		{example{dir: "18-uri-routing", apps: []string{"bookinfo.yaml"}, gateway: true}, "v3", "http://api.example.com/reviews/0", []string{"half", "full"}},
-	} {
+	places := make(chan struct{}, 2) // more loads at a time would get in each other's way
+	for _, e := range flawless {
 		t.Run(e.dir, func(t *testing.T) {
 			t.Parallel()
+			places <- struct{}{}
+			defer func() { <-places }()
 			s := newStage(t, e.example)
 			from := s.visitor
 			if e.gateway {

@@ -46,7 +46,7 @@ func rowOf(c Capability, results []Result) string {
 }
 
 var (
-	tableRow    = regexp.MustCompile("(?m)^\\| (\\d+) \\| [^|]+ \\| ([^|]*) \\| ([^|]*) \\| ([^|]+) \\|$")
+	tableRow    = regexp.MustCompile(`(?m)^\| (\d+) \| [^|]+ \| ([^|]*) \| ([^|]*) \| ([^|]+) \|$`)
 	exampleLink = regexp.MustCompile(`\[([^\]]+)\]`)
 	testName    = regexp.MustCompile("`([^`]+)`")
 )

@@ -131,10 +131,22 @@ func TestExamples(t *testing.T) {
 		if !slices.ContainsFunc(tests, func(test string) bool { return strings.HasPrefix(test, "Test"+name[:2]) }) {
 			t.Errorf("examples/%s: no test of this package is called Test%s…", name, name[:2])
 		}
+		if strings.Contains(strings.ToLower(string(readme)), "no request fails") && !isFlawless(name) {
+			t.Errorf("examples/%s/README.md promises that no request fails, and TestNoFailedRequests does not look", name)
+		}
 	}
 	for _, c := range Catalogue {
 		if !shown[c.Number] {
 			t.Logf("capability %d, %s, has no example yet", c.Number, c.Name)
 		}
 	}
+}
+
+func isFlawless(dir string) bool {
+	for _, e := range flawless {
+		if e.dir == dir {
+			return true
+		}
+	}
+	return false
 }

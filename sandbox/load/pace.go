@@ -2,8 +2,9 @@ package load
 
 import "time"
 
-// forgiven is how far behind its rate a load may fall: what a stall of the machine kept it from sending before that is never sent.
-const forgiven = time.Second
+// forgiven is how far behind its rate a load may fall: what a longer stall of the machine kept it from sending is never sent, since
+// so many requests at once would be another load than the one that was asked for.
+const forgiven = 200 * time.Millisecond
 
 // pace says when requests are due. After a short stall it makes up for those that it is late with, so that the rate holds.
 type pace struct {
