@@ -339,7 +339,10 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 	if len(found) == 0 {
 		found = routing
 	}
+	hidden := hides(virtualServices, host, r.Namespace)
 	switch {
+	case len(found) == 0 && hidden != "":
+		return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, hidden}
 	case len(found) == 0 && taken:
 		return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, fmt.Sprintf(
 			"VirtualService %s, which would carry the fault on %s, is there already, for another host: rename it", name, host)}

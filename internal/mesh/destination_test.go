@@ -184,6 +184,9 @@ func TestNothingTakesAWildcardsPlaceUnasked(t *testing.T) {
 		"a wider VirtualService for a gateway":   {bare, routes("'*.partner.com'", ", gateways: [edge]"), nil, false},
 		"a wider VirtualService for other hosts": {bare, routes("'*.partner.org'", ""), nil, false},
 	} {
+		if _, p := SurveyFault(rolloutOf("reviews", nil), "api.partner.com", tc.services); (p != nil) != (tc.conflict && tc.services != nil) {
+			t.Errorf("%s, for a fault: %+v", name, p)
+		}
 		got := Survey(tc.rollout, tc.services, tc.rules).Problem
 		if (got != nil) != tc.conflict || (got != nil && got.Reason != v1.ReasonHostConflict) {
 			t.Errorf("%s: %+v", name, got)

@@ -179,13 +179,22 @@ func (s *surveyor) describeMissing(missing []string) string {
 
 // checkShadow: a VirtualService for the host alone would take the place of one for a wildcard, whose routes may send elsewhere.
 func (s *surveyor) checkShadow(all []*unstructured.Unstructured) {
+	if message := hides(all, s.rollout.Spec.Host, s.rollout.Namespace); message != "" {
+		s.conflict("%s", message)
+	}
+}
+
+// hides says what a VirtualService for a host alone would take the place of in the mesh; empty: of nothing.
+func hides(all []*unstructured.Unstructured, host, namespace string) string {
+	key := HostKey(host, namespace)
 	for _, vs := range all {
-		at := slices.IndexFunc(boundHosts(vs, s.rollout.Namespace), func(host string) bool { return covers(host, s.host) })
-		if at >= 0 && carriesMesh(vs, s.rollout.Namespace) {
-			s.conflict("VirtualService %s binds %s for the mesh: one for %s alone, which Sluice would make, would take its place; write one for %s with the routes that it is to have",
-				vs.GetName(), boundHosts(vs, s.rollout.Namespace)[at], s.rollout.Spec.Host, s.rollout.Spec.Host)
+		at := slices.IndexFunc(boundHosts(vs, namespace), func(bound string) bool { return covers(bound, key) })
+		if at >= 0 && carriesMesh(vs, namespace) {
+			return fmt.Sprintf("VirtualService %s binds %s for the mesh: one for %s alone, which Sluice would make, would take its place; write one for %s with the routes that it is to have",
+				vs.GetName(), boundHosts(vs, namespace)[at], host, host)
 		}
 	}
+	return ""
 }
 
 // checkCreation: a VirtualService is to be made, whose name is free, and which has the route that the spec names.

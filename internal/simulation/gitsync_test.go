@@ -285,7 +285,7 @@ func (o *oracle) onPush(r *v1.Rollout, before, after *unstructured.Unstructured)
 	for id, weights := range here {
 		want, was := there[id]
 		if !was {
-			want = fmt.Sprint(map[string]int64{r.Status.Traffic.Stable.Subset: 100}, map[string]float64{})
+			want = fmt.Sprint(map[string]int64{place(r.Status.Traffic.Stable): 100}, map[string]float64{})
 		}
 		if weights != want && (was || slices.Contains(drivenKeys(&r.Status), keyOf(after))) {
 			w.violated(8, "a push moved route %s from %s to %s", id, want, weights)

@@ -81,8 +81,8 @@ func (o *oracle) leavesForRelabel(c change, t *v1.Traffic) bool {
 	if t == nil || t.Canary == nil || c.before == nil || rule == nil || rule.object == nil {
 		return false
 	}
-	labels, held := subsetsOf(rule.object)[t.Canary.Subset]
-	_, named := references(c.before)[t.Canary.Subset]
+	labels, held := subsetsOf(rule.object)[place(*t.Canary)]
+	_, named := references(c.before)[place(*t.Canary)]
 	back := t.AllStable()
 	if !held || !named || maps.Equal(labels, t.Canary.Labels) || !carries(c.after, &back) {
 		return false
@@ -124,7 +124,7 @@ func (o *oracle) checkRise(c change, t *v1.Traffic) {
 	}
 	_, ready, _ := o.seen(t.Canary.Version)
 	_, stable, _ := o.seen(t.Stable.Version)
-	subset := t.Canary.Subset
+	subset := place(*t.Canary)
 	if !ready && stable && references(c.after)[subset] > references(c.before)[subset] {
 		o.world.violated(5, "the write gives %s more and it has nothing ready: %s", t.Canary.Version, describeVirtualService(c.after))
 	}
@@ -135,7 +135,7 @@ func (o *oracle) checkReferences(c change) {
 	before := references(c.before)
 	for _, subset := range slices.Sorted(maps.Keys(references(c.after))) {
 		since, held, touched := o.heldSince(subset)
-		if _, named := before[subset]; named || touched {
+		if _, named := before[subset]; named || touched || isElsewhere(subset) {
 			continue
 		}
 		if !held {
@@ -167,6 +167,10 @@ func (o *oracle) heldSince(subset string) (since time.Time, held, touched bool) 
 // checkForeign: what is not ours is as it was.
 func (o *oracle) checkForeign(c change) {
 	before, after := strip(c.before), strip(c.after)
+	if o.world.setting.elsewhere {
+		withoutEnds(before)
+		withoutEnds(after)
+	}
 	if !reflect.DeepEqual(before, after) {
 		was, _ := json.Marshal(before)
 		is, _ := json.Marshal(after)

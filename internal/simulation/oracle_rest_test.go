@@ -89,7 +89,9 @@ func (o *oracle) clean(r *v1.Rollout) {
 		w.violated(16, "at rest a fault is left on %s", left[0].GetName())
 	}
 	rule := w.ruleSubsets()
-	if labels, ok := rule[r.Status.Traffic.Stable.Subset]; !ok || !maps.Equal(labels, r.Status.Traffic.Stable.Labels) {
+	if stable := r.Status.Traffic.Stable; stable.Host != "" {
+		w.sometimes["ended elsewhere"]++
+	} else if labels, ok := rule[stable.Subset]; !ok || !maps.Equal(labels, r.Status.Traffic.Stable.Labels) {
 		w.violated(16, "at rest the rule holds %v for stable", rule)
 	}
 }
@@ -108,6 +110,7 @@ func (o *oracle) cleanRoutes(vs *unstructured.Unstructured, t *v1.Traffic) {
 		if view.name == "primary" && w.setting.mesh == "rich" && view.raw["mirror"] == nil {
 			w.violated(16, "at rest the route's own mirror is not restored: %v", view.raw["mirrors"])
 		}
+		o.checkForm(view, t)
 		if view.name == "pinned-old" && t.Stable.Subset == "v2" {
 			w.sometimes["a skipped route pins what became stable"]++
 		}

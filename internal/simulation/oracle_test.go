@@ -140,7 +140,7 @@ func (o *oracle) checkRollback(r *v1.Rollout) {
 	for _, key := range drivenKeys(&r.Status) {
 		vs := w.store.live(key)
 		written := vs == nil || managedRoutes(vs) == 0 || carries(vs, r.Status.Traffic) || carries(vs, back)
-		if !written && !o.unknown(key, vs, back.Stable.Subset) {
+		if !written && !o.unknown(key, vs, place(back.Stable)) {
 			w.violated(9, "the reconcile that rolled back ended with %s of %s", describeVirtualService(vs), key)
 		}
 		if n := o.pass.backWrites[key]; n > 1 {
@@ -169,6 +169,9 @@ func (o *oracle) unknown(key objectKey, vs *unstructured.Unstructured, subset st
 	if last := o.world.store.histories[key]; last[len(last)-1].rv > o.visibleOf(key) {
 		o.world.sometimes["rollback on an old cache"]++ // the hand edit is undone when the cache tells of it
 		return true
+	}
+	if isElsewhere(subset) {
+		return false
 	}
 	_, named := references(vs)[subset]
 	since, held, touched := o.heldSince(subset)
@@ -319,7 +322,7 @@ func (o *oracle) checkManagedSet(before, after *v1.Rollout) {
 // manageable tells whether a route that is to be driven sends to stable, or names no subset.
 func manageable(vs *unstructured.Unstructured, t *v1.Traffic) bool {
 	return slices.ContainsFunc(viewOf(vs), func(r routeView) bool {
-		return r.managed() && (r.weights[""] > 0 || r.weights[t.Stable.Subset] > 0)
+		return r.managed() && (r.weights[""] > 0 || r.weights[place(t.Stable)] > 0)
 	})
 }
 

@@ -94,23 +94,29 @@ func (p *prometheus) observe(c change) {
 func (w *world) currentShares() shares {
 	out := shares{users: map[string]float64{}, mirrored: map[string]float64{}}
 	rule, counted := w.ruleSubsets(), false
+	version := func(place string) string {
+		if name, elsewhere := strings.CutPrefix(place, elsewherePrefix); elsewhere {
+			return name
+		}
+		return rule[place]["version"]
+	}
 	for _, r := range slices.Concat(viewOf(w.store.live(mainKey)), viewOf(w.store.live(edgeKey))) {
 		switch {
 		case r.ours && r.kind() == "mirror":
 			for subset, percentage := range r.mirrors {
-				out.mirrored[rule[subset]["version"]] += percentage / 100
+				out.mirrored[version(subset)] += percentage / 100
 			}
 		case r.ours && len(r.weights) == 1:
 			for subset := range r.weights {
-				out.users[rule[subset]["version"]] += matchedShare
+				out.users[version(subset)] += matchedShare
 			}
 		case r.managed() && !counted:
 			counted = true
 			for subset, weight := range r.weights {
-				out.users[rule[subset]["version"]] += float64(weight) / 100
+				out.users[version(subset)] += float64(weight) / 100
 			}
 			for subset, percentage := range r.mirrors {
-				out.mirrored[rule[subset]["version"]] += percentage / 100
+				out.mirrored[version(subset)] += percentage / 100
 			}
 		}
 	}

@@ -59,6 +59,9 @@ var deeds = []deed{
 	{"relabel", 1, func(w *world) {
 		v := w.anyVersion()
 		w.editSpec(func(s *v1.RolloutSpec) {
+			if w.setting.elsewhere {
+				return
+			}
 			s.Versions = []v1.Version{{Name: v, Labels: map[string]string{"app": "reviews", "version": v}}}
 		})
 	}},

@@ -25,6 +25,8 @@ type setting struct {
 	// ratings: a VirtualService of ratings is found.
 	ratings bool
 	spec    v1.RolloutSpec
+	// elsewhere: some versions have Services of their own.
+	elsewhere bool
 }
 
 const simpleRoutes = `
@@ -206,6 +208,7 @@ func (w *world) drawSetting() setting {
 	}
 	s.spec = parseSpec(text + s.selection(pick))
 	s.spec.Breaker = w.drawBreaker()
+	w.drawElsewhere(&s)
 	if w.seed%5 == 4 {
 		w.drawConnections(&s)
 	}
@@ -235,6 +238,7 @@ func (s *setting) selection(pick func([]string) string) string {
 func (w *world) build(s setting) {
 	w.setting = s
 	w.addServices()
+	w.addElsewhere(&s)
 	for _, version := range versions {
 		if version == "v1" || w.rng.IntN(4) > 0 || !w.faults.jitter {
 			w.deploy(version)

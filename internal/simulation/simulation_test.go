@@ -30,7 +30,7 @@ var interesting = []string{
 	"sample Pass", "sample Fail", "sample NoData", "sample Error",
 	"phase Waiting/Suspended", "phase Waiting/NoEvidence", "phase Stalled/SubsetInUse", "phase Stalled/VersionNotFound",
 	"phase Stalled/StableUnavailable", "phase Stalled/VirtualServiceNotFound", "phase Stalled/RouteNotFound",
-	"phase Stalled/InvalidQuery", "event HostConflict", "phase Detached/Detached", "ended Healthy", "ended RolledBack",
+	"phase Stalled/InvalidQuery", "event HostConflict", "phase Detached/Detached", "ended Healthy", "ended RolledBack", "ended elsewhere",
 }
 
 func TestSeeds(t *testing.T) {
@@ -153,7 +153,7 @@ func (w *world) mend() {
 	w.ifAlive(func() {
 		w.annotate(v1.ReconcileAnnotation, "")
 		w.editSpec(func(s *v1.RolloutSpec) {
-			s.Gates, s.Versions = w.setting.spec.Gates, nil
+			s.Gates, s.Versions = w.setting.spec.Gates, w.setting.spec.Versions
 			s.Suspend = s.Suspend && w.rng.IntN(4) == 0
 		})
 	})

@@ -119,6 +119,9 @@ func destination(entry map[string]any) (host, subset string) {
 	d, _ := entry["destination"].(map[string]any)
 	host, _ = d["host"].(string)
 	host = strings.TrimSuffix(host, "."+namespace+"."+v1.ClusterDomain)
+	if isElsewhere(host) {
+		return "reviews", host
+	}
 	subset, _ = d["subset"].(string)
 	return host, subset
 }
@@ -192,7 +195,7 @@ func (r *routeView) kind() string {
 
 // mirrorsApart: the mirror is narrowed or leads elsewhere, which leaves the routes' own mirrors alone.
 func mirrorsApart(t *v1.Traffic) bool {
-	return t.Canary != nil && t.Mirror != nil && (t.Mirror.Host != "" || len(t.Mirror.Match) > 0)
+	return t.Canary != nil && t.Mirror != nil && (t.Canary.Host != "" || t.Mirror.Host != "" || len(t.Mirror.Match) > 0)
 }
 
 // carriesCopy tells whether a copy leads where a traffic sends those whom it is for.
@@ -200,11 +203,11 @@ func carriesCopy(r routeView, t *v1.Traffic) bool {
 	if t.Canary == nil || r.fault != (r.kind() == "fault") {
 		return false
 	}
-	canary := reflect.DeepEqual(r.weights, map[string]int64{t.Canary.Subset: 100})
-	same := reflect.DeepEqual(r.weights, map[string]int64{t.Stable.Subset: int64(100 - t.Weight), t.Canary.Subset: int64(t.Weight)})
+	canary := reflect.DeepEqual(r.weights, map[string]int64{place(*t.Canary): 100})
+	same := reflect.DeepEqual(r.weights, map[string]int64{place(t.Stable): int64(100 - t.Weight), place(*t.Canary): int64(t.Weight)})
 	switch r.kind() {
 	case "mirror":
-		_, toCanary := r.mirrors[t.Canary.Subset]
+		_, toCanary := r.mirrors[place(*t.Canary)]
 		return same && t.Mirror != nil && toCanary == (t.Mirror.Host == "")
 	case "fault":
 		return t.Fault != nil && (canary || (same && t.Fault.Traffic == v1.FaultTrafficUnchanged))
@@ -213,17 +216,17 @@ func carriesCopy(r routeView, t *v1.Traffic) bool {
 }
 
 func carriesRoute(r routeView, t *v1.Traffic) bool {
-	want := map[string]int64{t.Stable.Subset: 100}
+	want := map[string]int64{place(t.Stable): 100}
 	mirror := 0.0
 	if t.Canary != nil {
-		want[t.Stable.Subset], want[t.Canary.Subset] = int64(100-t.Weight), int64(t.Weight)
+		want[place(t.Stable)], want[place(*t.Canary)] = int64(100-t.Weight), int64(t.Weight)
 		if t.Mirror != nil && !mirrorsApart(t) {
 			mirror = float64(t.Mirror.Percentage)
 		}
 	}
 	canary := ""
 	if t.Canary != nil {
-		canary = t.Canary.Subset
+		canary = place(*t.Canary)
 	}
 	for subset, percentage := range r.mirrors {
 		if subset != canary || percentage != mirror {

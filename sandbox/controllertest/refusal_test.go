@@ -52,6 +52,32 @@ func TestForeignHost(t *testing.T) {
 	w.await("its Service was noticed", func(r *v1.Rollout) bool { return r.Status.Reason != v1.ReasonForeignHost })
 }
 
+// A host that is no Service's waits for its ServiceEntry; a rule for a wildcard, which one for the host would hide, for a person.
+func TestForeignHostOfAServiceEntry(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.create(&networking.DestinationRule{
+		ObjectMeta: metav1.ObjectMeta{Name: "partners"},
+		Spec:       istio.DestinationRule{Host: "*.partner.com", TrafficPolicy: &istio.TrafficPolicy{Tls: &istio.ClientTLSSettings{Mode: istio.ClientTLSSettings_SIMPLE}}},
+	})
+	w.rollout("host: api.partner.com\nversion: v1\nsteps: []\n")
+	w.awaitPhase(v1.PhaseStalled, v1.ReasonForeignHost)
+	w.create(&networking.ServiceEntry{
+		ObjectMeta: metav1.ObjectMeta{Name: "partner"},
+		Spec: istio.ServiceEntry{
+			Hosts: []string{"api.partner.com"}, Resolution: istio.ServiceEntry_STATIC,
+			Ports:     []*istio.ServicePort{{Name: "http", Number: 80, Protocol: "HTTP"}},
+			Endpoints: []*istio.WorkloadEntry{{Address: "192.0.2.1", Labels: map[string]string{"version": "v1"}}},
+		},
+	})
+	r := w.awaitPhase(v1.PhaseStalled, v1.ReasonHostConflict)
+	if !strings.Contains(r.Status.Message, "partners") {
+		t.Errorf("message %q does not name the rule", r.Status.Message)
+	}
+	w.create(&networking.DestinationRule{ObjectMeta: metav1.ObjectMeta{Name: "partner"}, Spec: istio.DestinationRule{Host: "api.partner.com"}})
+	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
+}
+
 func TestRefusedByAdmission(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
