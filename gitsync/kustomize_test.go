@@ -48,7 +48,7 @@ func TestFetchKustomizations(t *testing.T) {
 func TestDecodeRefusesRendered(t *testing.T) {
 	for want, object := range map[string]string{
 		"a/kustomization.yaml (rendered): ConfigMap a: the annotation sluice.dev/command is refused": `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","annotations":{"sluice.dev/command":"sync 1"}}}`,
-		"metadata.labels: all values must be strings": `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","labels":{"a":1}}}`,
+		"metadata.labels: all values must be strings":                                                `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","labels":{"a":1}}}`,
 	} {
 		_, err := Decode([]File{{Path: "a/kustomization.yaml", Content: []byte(object), Rendered: true}})
 		if err == nil || !strings.Contains(err.Error(), want) {
