@@ -63,6 +63,7 @@ type pod struct {
 
 	outside bool     // of the mesh: without sidecar
 	hosts   []string // that it stands for
+	account string   // service account
 
 	app        *bookinfo.App
 	server     *http.Server
@@ -81,7 +82,7 @@ func (e *Environment) startPod(d *appsv1.Deployment) (_ *pod, err error) {
 	address := e.cp.NewPodAddress()
 	p := &pod{
 		name: fmt.Sprintf("%s-%s-%s", d.Name, templateHash(d)[:8], podSuffix(address)), hash: templateHash(d),
-		address: address, labels: template.Labels, deployment: d.Name,
+		address: address, labels: template.Labels, deployment: d.Name, account: template.Spec.ServiceAccountName,
 	}
 	defer func() {
 		if err != nil {
@@ -143,7 +144,7 @@ func (p *pod) startSidecar(e *Environment, workload string, client *deferredClie
 	p.proxy, err = sidecar.Start(e.ctx, sidecar.Options{
 		Discovery: e.cp.DiscoveryAddress, Pod: p.name, Namespace: e.Namespace, Workload: workload, Labels: p.labels,
 		Address: p.address, Application: p.listener.Addr().String(), PortNames: named, AppPorts: p.appPorts, Resolve: e.hosts.resolve,
-		Locality:   localityOf(p.labels),
+		Locality: localityOf(p.labels), ServiceAccount: p.account,
 		EnvoyStats: e.options.EnvoyStats, Log: e.options.Log,
 	})
 	if err != nil {
@@ -180,7 +181,7 @@ func (p *pod) startGateway(e *Environment, workload string, spec corev1.PodSpec)
 	p.proxy, err = sidecar.Start(e.ctx, sidecar.Options{
 		Kind: sidecar.Router, Discovery: e.cp.DiscoveryAddress, Pod: p.name, Namespace: e.Namespace, Workload: workload, Labels: p.labels,
 		Address: p.address, Ports: numbers, OwnPorts: true, Resolve: e.hosts.resolve, Certificate: e.certificateOf(e.Namespace),
-		EnvoyStats: e.options.EnvoyStats, Log: e.options.Log, Locality: localityOf(p.labels),
+		EnvoyStats: e.options.EnvoyStats, Log: e.options.Log, Locality: localityOf(p.labels), ServiceAccount: p.account,
 	})
 	if err == nil {
 		p.awaitConfiguration(e)

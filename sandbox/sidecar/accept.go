@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -111,12 +112,12 @@ func (p *Proxy) dispatch(conn net.Conn, l *listener, i inspection, to string) {
 	c, inspect := l.decide(i)
 	if inspect {
 		buffered := newBufferedConn(conn)
-		seen, err := buffered.inspect(i)
-		if err != nil {
+		var err error
+		if i, err = buffered.inspect(i); err != nil {
 			_ = conn.Close()
 			return
 		}
-		conn, c = buffered, l.choose(seen)
+		conn, c = buffered, l.choose(i)
 	}
 	if c != nil && c.secure != nil {
 		secured, err := p.terminate(conn, c)
@@ -131,10 +132,36 @@ func (p *Proxy) dispatch(conn net.Conn, l *listener, i inspection, to string) {
 	case c == nil:
 		_ = conn.Close()
 	case c.http:
-		p.serveHTTPOn(conn, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, c.config) }))
+		p.serveHTTPOn(conn, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			now := p.chainNow(l, i, c)
+			p.serve(w, r, now.config, now.filters)
+		}))
+	case c.denies(conn, i.port):
+		_ = conn.Close()
 	default:
 		p.serveStream(conn, c.tcp, to)
 	}
+}
+
+// chainNow finds the chain again for a connection that is kept alive, where
+// Envoy would close it after a while because its chain was replaced.
+func (p *Proxy) chainNow(l *listener, i inspection, was *chain) *chain {
+	for _, now := range p.snapshot.Load().listeners {
+		if now == l {
+			return was
+		}
+		if now.name != l.name {
+			continue
+		}
+		c, inspect := now.decide(i)
+		if inspect {
+			c = now.choose(i)
+		}
+		if c != nil && c.http {
+			return c
+		}
+	}
+	return was
 }
 
 // dispatchOutbound serves a connection of the application's to host:port.
@@ -167,34 +194,47 @@ func (p *Proxy) dispatchGateway(conn net.Conn, port uint32) {
 // dispatchInbound serves a connection to one of the pod's ports. Until istiod
 // has told of the port, HTTP is served as such and anything else as bytes.
 func (p *Proxy) dispatchInbound(conn net.Conn, to inboundPort) {
-	known, inspect := (*chain)(nil), true
-	var inbound *listener
-	for _, l := range p.snapshot.Load().listeners {
-		if l.inbound {
-			inbound = l
-			known, inspect = l.decide(inspection{port: to.number})
+	c, l, about, conn, err := p.inboundChain(conn, to)
+	switch {
+	case err != nil || c.denies(conn, to.number):
+		_ = conn.Close()
+	case c.http:
+		p.serveHTTPOn(conn, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p.serveInbound(w, r, to, p.chainNow(l, about, c).filters)
+		}))
+	default:
+		p.serveInboundStream(conn, to)
+	}
+}
+
+// inboundChain finds the chain, after a look at the first bytes where need be.
+func (p *Proxy) inboundChain(conn net.Conn, to inboundPort) (*chain, *listener, inspection, net.Conn, error) {
+	about := inspection{port: to.number}
+	l := &listener{name: virtualInbound, inbound: true}
+	for _, known := range p.snapshot.Load().listeners {
+		if known.inbound {
+			l = known
 		}
 	}
-	web := known != nil && known.http
-	if inspect || known == nil {
-		buffered := newBufferedConn(conn)
-		seen, err := buffered.inspect(inspection{port: to.number})
-		if err != nil {
-			_ = conn.Close()
-			return
-		}
-		conn, web = buffered, len(seen.protocols) > 0 && !seen.tls
-		if inbound != nil {
-			if c := inbound.choose(seen); c != nil && c.secure == nil {
-				web = c.http
-			}
-		}
+	if c, inspect := l.decide(about); !inspect && c != nil {
+		return c, l, about, conn, nil
 	}
-	if web {
-		p.serveHTTPOn(conn, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serveInbound(w, r, to) }))
-		return
+	buffered := newBufferedConn(conn)
+	about, err := buffered.inspect(about)
+	if err != nil {
+		return nil, l, about, conn, err
 	}
-	p.serveInboundStream(conn, to)
+	if c := l.choose(about); c != nil && c.secure == nil {
+		return c, l, about, buffered, nil
+	}
+	return &chain{http: len(about.protocols) > 0 && !about.tls}, l, about, buffered, nil
+}
+
+// denies tells whether a policy keeps a connection out.
+func (c *chain) denies(conn net.Conn, port uint32) bool {
+	f := &facts{remote: conn.RemoteAddr().String(), port: port}
+	f.source, _ = peerByAddress(f.remote)
+	return slices.ContainsFunc(c.guards, func(g *rbacFilter) bool { return g.denies(f) })
 }
 
 // serveConnect makes a tunnel of a request to the outbound proxy: from then on

@@ -189,14 +189,24 @@ func (d *discovery) acceptListeners(response *discoveryv3.DiscoveryResponse) err
 	var listeners []*listener
 	var inline []*routeTable
 	for _, spec := range specs {
-		l, tables, err := readListener(spec)
+		l, err := d.listenerOf(spec)
 		if err != nil {
 			return err
 		}
-		listeners, inline = append(listeners, l), append(inline, tables...)
+		listeners, inline = append(listeners, l), append(inline, l.inline...)
 	}
 	d.listeners, d.inline = listeners, inline
 	return nil
+}
+
+// listenerOf keeps a listener that is as it was, with the state of its filters.
+func (d *discovery) listenerOf(spec *listenerv3.Listener) (*listener, error) {
+	for _, l := range d.listeners {
+		if l.name == spec.GetName() && proto.Equal(l.spec, spec) {
+			return l, nil
+		}
+	}
+	return readListener(spec)
 }
 
 // acceptNames takes over the table of names; no table is no change.

@@ -26,7 +26,7 @@ func (p *Proxy) serviceBehind(port uint32) (service, bool) {
 
 // serveInbound passes a request on to the application and reports it as its
 // destination.
-func (p *Proxy) serveInbound(w http.ResponseWriter, r *http.Request, to inboundPort) {
+func (p *Proxy) serveInbound(w http.ResponseWriter, r *http.Request, to inboundPort, filters []httpFilter) {
 	e := newExchange(reporterDestination, r)
 	e.destination = p.self
 	defer p.metrics.record(e)
@@ -34,6 +34,13 @@ func (p *Proxy) serveInbound(w http.ResponseWriter, r *http.Request, to inboundP
 	e.source = other
 	if s, ok := p.serviceBehind(to.number); ok {
 		e.service = s
+	}
+	if exchanged {
+		w.Header().Set(peerHeader, p.encoded)
+		w.Header().Set(peerIDHeader, p.nodeID)
+	}
+	if e.filtered(w, &facts{request: r, source: other, remote: r.RemoteAddr, port: to.number}, filters) {
+		return
 	}
 	request := r.Clone(r.Context())
 	dropHopHeaders(request.Header)
@@ -43,10 +50,6 @@ func (p *Proxy) serveInbound(w http.ResponseWriter, r *http.Request, to inboundP
 	request.RequestURI = ""
 	request.URL.Scheme, request.URL.Host = "http", to.application
 	response, err := p.transportFor(r).RoundTrip(request)
-	if exchanged {
-		w.Header().Set(peerHeader, p.encoded)
-		w.Header().Set(peerIDHeader, p.nodeID)
-	}
 	if err != nil {
 		if r.Context().Err() != nil {
 			e.flag(flagDownstreamClosed)

@@ -19,6 +19,8 @@ const (
 	anyAddress = "0.0.0.0"
 	// virtualOutbound takes what no other listener does.
 	virtualOutbound = "virtualOutbound"
+	// virtualInbound takes what comes to the pod.
+	virtualInbound = "virtualInbound"
 )
 
 // listener is one Envoy listener: its filter chains, one of which a connection
@@ -29,7 +31,11 @@ type listener struct {
 	port     uint32
 	inbound  bool
 	chains   []*chain
-	fallback *chain // nil: connections that no chain matches are closed
+	fallback *chain   // nil: connections that no chain matches are closed
+	ignored  []string // filters that this proxy does not obey
+
+	spec   *listenerv3.Listener
+	inline []*routeTable // route configurations that stand in it instead of being discovered
 }
 
 // chain serves a connection by HTTP routes or passes its bytes on.
@@ -39,6 +45,9 @@ type chain struct {
 	http   bool
 	config string // name of the route configuration; "" for inbound chains
 	tcp    *tcpv3.TcpProxy
+
+	filters []httpFilter
+	guards  []*rbacFilter // of connections
 }
 
 // inspection is what is known of a connection before a chain is chosen.
@@ -52,82 +61,87 @@ type inspection struct {
 
 const httpConnectionManager = "envoy.filters.network.http_connection_manager"
 
-// readListener also gives the route configurations that stand in the listener
-// instead of being discovered.
-func readListener(spec *listenerv3.Listener) (l *listener, inline []*routeTable, err error) {
+func readListener(spec *listenerv3.Listener) (*listener, error) {
 	address := spec.GetAddress().GetSocketAddress()
-	l = &listener{
-		name: spec.GetName(), address: address.GetAddress(), port: address.GetPortValue(),
+	l := &listener{
+		spec: spec, name: spec.GetName(), address: address.GetAddress(), port: address.GetPortValue(),
 		inbound: spec.GetTrafficDirection() == corev3.TrafficDirection_INBOUND,
 	}
 	for _, c := range spec.GetFilterChains() {
-		read, table, err := l.readChain(c)
+		read, err := l.readChain(c)
 		if err != nil {
-			return nil, nil, fmt.Errorf("listener %q, filter chain %q: %w", l.name, c.GetName(), err)
+			return nil, fmt.Errorf("listener %q, filter chain %q: %w", l.name, c.GetName(), err)
 		}
-		l.chains, inline = append(l.chains, read), append(inline, table...)
+		l.chains = append(l.chains, read)
 	}
 	if c := spec.GetDefaultFilterChain(); c != nil {
-		read, table, err := l.readChain(c)
-		if err != nil {
-			return nil, nil, fmt.Errorf("listener %q, default filter chain: %w", l.name, err)
+		var err error
+		if l.fallback, err = l.readChain(c); err != nil {
+			return nil, fmt.Errorf("listener %q, default filter chain: %w", l.name, err)
 		}
-		l.fallback, inline = read, append(inline, table...)
 	}
-	return l, inline, nil
+	return l, nil
 }
 
-func (l *listener) readChain(spec *listenerv3.FilterChain) (c *chain, inline []*routeTable, err error) {
-	c = &chain{match: spec.GetFilterChainMatch(), secure: spec.GetTransportSocket()}
+func (l *listener) readChain(spec *listenerv3.FilterChain) (*chain, error) {
+	c := &chain{match: spec.GetFilterChainMatch(), secure: spec.GetTransportSocket()}
 	if c.secure.GetName() == "envoy.transport_sockets.raw_buffer" {
 		c.secure = nil
 	}
 	for _, filter := range spec.GetFilters() {
-		table, err := c.readFilter(l, filter.GetTypedConfig())
-		if err != nil {
-			return nil, nil, fmt.Errorf("filter %q: %w", filter.GetName(), err)
-		}
-		if table != nil {
-			inline = append(inline, table)
+		if err := c.readFilter(l, filter.GetTypedConfig()); err != nil {
+			return nil, fmt.Errorf("filter %q: %w", filter.GetName(), err)
 		}
 	}
 	if !c.http && c.tcp == nil {
-		return nil, nil, errors.New("ends in no filter that this proxy knows: want " + httpConnectionManager + " or envoy.filters.network.tcp_proxy")
+		return nil, errors.New("ends in no filter that this proxy knows: want " + httpConnectionManager + " or envoy.filters.network.tcp_proxy")
 	}
-	return c, inline, nil
+	return c, nil
 }
 
-// readFilter takes over one of the two filters that end a chain; the others
-// have no part in where traffic goes.
-func (c *chain) readFilter(l *listener, config *anypb.Any) (*routeTable, error) {
+// readFilter takes over one of the two filters that end a chain, or one that
+// decides about connections before; the others only tell what happens.
+func (c *chain) readFilter(l *listener, config *anypb.Any) error {
 	manager, proxy := &hcmv3.HttpConnectionManager{}, &tcpv3.TcpProxy{}
 	switch {
 	case config == nil:
-		return nil, nil
+		return nil
 	case config.MessageIs(proxy):
 		c.tcp = proxy
-		return nil, config.UnmarshalTo(proxy)
+		return config.UnmarshalTo(proxy)
 	case !config.MessageIs(manager):
-		return nil, nil
+		guard, err := readStreamFilter(config)
+		if guard != nil {
+			c.guards = append(c.guards, guard)
+		}
+		return err
 	}
 	if err := config.UnmarshalTo(manager); err != nil {
-		return nil, err
+		return err
 	}
-	c.http = true
+	return c.readManager(l, manager)
+}
+
+func (c *chain) readManager(l *listener, manager *hcmv3.HttpConnectionManager) error {
+	filters, ignored, err := readFilters(manager)
+	if err != nil {
+		return err
+	}
+	c.http, c.filters, l.ignored = true, filters, append(l.ignored, ignored...)
 	if l.inbound {
-		return nil, nil // whose only route leads to the application
+		return nil // whose only route leads to the application
 	}
 	c.config = manager.GetRds().GetRouteConfigName()
 	if manager.GetRouteConfig() == nil {
-		return nil, nil
+		return nil
 	}
 	table, err := compileRoutes(manager.GetRouteConfig())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	table.name = l.name + "/" + table.name
-	c.config = table.name
-	return table, nil
+	c.config, l.inline = table.name, append(l.inline, table)
+	return nil
 }
 
 // all gives the chains, the default one last.

@@ -48,7 +48,7 @@ const (
 var flagOrder = map[string]int{
 	flagNoHealthyUpstream: 1, flagUpstreamTimeout: 2, flagConnectFailure: 3, flagConnectionClosed: 4, flagOverflow: 5,
 	flagNoRoute: 6, flagDelayInjected: 7, flagFaultInjected: 8, flagDownstreamClosed: 9, flagRetryLimitExceeded: 10,
-	flagNoCluster: 11,
+	flagNoCluster: 11, flagRateLimited: 12,
 }
 
 // exchange is one request as the metrics describe it.

@@ -21,7 +21,7 @@ const maxBody = 8 << 20
 
 // serve answers one request from the application, or from outside the mesh at
 // a gateway, by the route configuration of that name.
-func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, config string) {
+func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, config string, filters []httpFilter) {
 	e := newExchange(reporterSource, r)
 	e.source = p.self
 	defer p.metrics.record(e)
@@ -31,6 +31,10 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, config string) {
 		}
 	}()
 	takePeer(r.Header) // nobody may pretend to be another workload
+	_, port := splitAuthority(r.Host)
+	if e.filtered(w, &facts{request: r, remote: r.RemoteAddr, port: port}, filters) {
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		e.answer(w, http.StatusRequestEntityTooLarge, err.Error())

@@ -27,6 +27,7 @@ type peer struct {
 	Service   string `json:"canonicalService,omitempty"`
 	Revision  string `json:"canonicalRevision,omitempty"`
 	Cluster   string `json:"cluster,omitempty"`
+	Account   string `json:"account,omitempty"` // the service account
 }
 
 func makePeer(o Options) peer {
@@ -39,6 +40,7 @@ func makePeer(o Options) peer {
 		Service:   firstOf(labels["service.istio.io/canonical-name"], labels["app.kubernetes.io/name"], labels["app"], o.Workload),
 		Revision:  firstOf(labels["service.istio.io/canonical-revision"], labels["app.kubernetes.io/version"], labels["version"], "latest"),
 		Cluster:   clusterID,
+		Account:   o.ServiceAccount,
 	}
 }
 

@@ -41,6 +41,8 @@ type Options struct {
 	// Pod, Namespace and Workload (the Deployment) name the proxy; a WorkloadEntry
 	// named like the pod is how istiod knows a sidecar's own services.
 	Pod, Namespace, Workload string
+	// ServiceAccount is whose name policies know the pod by; "" is default.
+	ServiceAccount string
 	// Labels of the pod: istiod matches sourceLabels and Gateway selectors by them.
 	Labels map[string]string
 	// Address is the pod's own loopback address, such as 127.1.0.7.
@@ -146,11 +148,28 @@ func Start(ctx context.Context, o Options) (*Proxy, error) {
 		p.Close()
 		return nil, err
 	}
-	d := newDiscovery(node, p.snapshot.Store, sync.OnceFunc(func() { close(p.ready) }))
+	d := newDiscovery(node, p.publisher(), sync.OnceFunc(func() { close(p.ready) }))
 	p.background.Go(func() {
 		d.run(p.ctx, o.Discovery, func(err error) { o.Log.Warn("discovery", "proxy", p.nodeID, "error", err) })
 	})
 	return p, nil
+}
+
+// publisher takes new configurations into use; it names what this proxy
+// ignores of them, once.
+func (p *Proxy) publisher() func(*snapshot) {
+	told := map[string]bool{}
+	return func(s *snapshot) {
+		p.snapshot.Store(s)
+		for _, l := range s.listeners {
+			for _, name := range l.ignored {
+				if !told[name] {
+					told[name] = true
+					p.options.Log.Warn("a filter that this proxy does not obey", "filter", name, "listener", l.name, "proxy", p.nodeID)
+				}
+			}
+		}
+	}
 }
 
 // podPort is a port as istiod reads it from POD_PORTS.
@@ -273,7 +292,7 @@ func (p *Proxy) serveOutbound(w http.ResponseWriter, r *http.Request) {
 		p.serveConnect(w, r)
 		return
 	}
-	p.serve(w, r, p.snapshot.Load().configFor(r.Host))
+	p.serve(w, r, p.snapshot.Load().configFor(r.Host), nil)
 }
 
 // Inbound is the host:port at which other proxies reach the application.
