@@ -41,7 +41,7 @@ func (t *diskTree) sources() []Object {
 				path = short
 			}
 		}
-		found, _ := Read(path, content) //nolint:errcheck // patches, for one, are no objects
+		found, _ := Read(path, content) // what is no object, such as a patch, is left out
 		objects = append(objects, found...)
 	}
 	return objects
