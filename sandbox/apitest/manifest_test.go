@@ -81,6 +81,7 @@ func dryRun(t *testing.T, resource schema.GroupVersionResource, object *unstruct
 	// Strict: a misspelt field in a test's own patch must not pass for a value that is accepted.
 	options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict}
 	_, err := client.Resource(resource).Namespace(namespace).Create(t.Context(), object, options)
+	lintAgrees(t, object, err)
 	return err
 }
 
