@@ -90,8 +90,10 @@ func headline(p *plan.Plan) string {
 	switch {
 	case steps > 0:
 		return fmt.Sprintf("%s → %s of %s, %s, at least %s", p.From, p.To, p.Host, count(steps, "step"), short(p.Least()))
-	case p.Problem != nil:
+	case p.Problem != nil && (p.From == "" || p.From == p.To):
 		return fmt.Sprintf("to %s of %s", p.To, p.Host)
+	case p.Problem != nil:
+		return fmt.Sprintf("%s → %s of %s", p.From, p.To, p.Host)
 	case p.From == p.To:
 		return fmt.Sprintf("as far as can be told, %s of %s serves already (--from names what does, --to what is to)", p.To, p.Host)
 	}

@@ -1,0 +1,1 @@
+lint -f ../lint/testdata/file.bad.yaml -f testdata/none.yaml

@@ -1,0 +1,1 @@
+plan -f ../lint/testdata/run-stops.bad.yaml --from v1
