@@ -23,18 +23,17 @@ func (s *sight) hostProblem(rollout *v1.Rollout) *pipeline.Problem {
 	}
 	if first := s.firstOnHost(rollout); first != "" {
 		return &pipeline.Problem{Reason: v1.ReasonHostConflict, Message: fmt.Sprintf(
-			"Rollout %s came first and drives %s: delete one of the two, or give one another spec.host", first, rollout.Spec.Host)}
+			"Rollout %s came first and drives %s or a version of it: delete one of the two, or give one another spec.host", first, rollout.Spec.Host)}
 	}
 	return nil
 }
 
 // firstOnHost names the Rollout that came first to the host, if that is another one: this one writes no mesh then.
 func (s *sight) firstOnHost(rollout *v1.Rollout) string {
-	host := mesh.HostKey(rollout.Spec.Host, rollout.Namespace)
 	first := rollout
 	for i := range s.rollouts {
 		other := &s.rollouts[i]
-		if other.Name != rollout.Name && mesh.HostKey(other.Spec.Host, other.Namespace) == host && cameFirst(other, first) {
+		if other.Name != rollout.Name && shareHost(rollout, other) && cameFirst(other, first) {
 			first = other
 		}
 	}
@@ -42,6 +41,11 @@ func (s *sight) firstOnHost(rollout *v1.Rollout) string {
 		return ""
 	}
 	return first.Name
+}
+
+// shareHost tells whether two Rollouts would drive the same routes: the host of one is the other's, or one of its versions' own.
+func shareHost(a, b *v1.Rollout) bool {
+	return slices.Contains(a.HostKeys(), mesh.HostKey(b.Spec.Host, b.Namespace)) || slices.Contains(b.HostKeys(), mesh.HostKey(a.Spec.Host, a.Namespace))
 }
 
 // cameFirst tells which of two Rollouts has a host: the one that drives it already, else the older one. Timestamps have whole

@@ -18,6 +18,12 @@ func onHost(name, host string, seconds int64, drives bool) v1.Rollout {
 	return *r
 }
 
+// elsewhere gives a Rollout a version with a host of its own.
+func elsewhere(r v1.Rollout, host string) v1.Rollout {
+	r.Spec.Versions = []v1.Version{{Name: "v2", Destination: &v1.Destination{Host: host}}}
+	return r
+}
+
 func TestFirstOnHost(t *testing.T) {
 	const full = "reviews.bookinfo.svc.cluster.local"
 	for name, tc := range map[string]struct {
@@ -35,6 +41,16 @@ func TestFirstOnHost(t *testing.T) {
 		"one that drives has it": {
 			[]v1.Rollout{onHost("a", "reviews", 5, false), onHost("b", full, 5, true), onHost("older", full, 1, false)},
 			map[string]string{"a": "b", "b": "", "older": "b"},
+		},
+		"the host is a version's of another": {
+			[]v1.Rollout{onHost("a", "reviews-v2", 9, false), elsewhere(onHost("b", full, 5, false), "reviews-v2"), onHost("c", "details", 1, true)},
+			map[string]string{"a": "b", "b": "", "c": ""},
+		},
+		"a version's host is that of another": {
+			[]v1.Rollout{onHost("a", "reviews-v2", 5, false), elsewhere(onHost("b", full, 9, false), "reviews-v2")}, map[string]string{"a": "", "b": "a"},
+		},
+		"versions share a host": {
+			[]v1.Rollout{elsewhere(onHost("a", "reviews", 5, false), "spare"), elsewhere(onHost("b", "ratings", 9, false), "spare")}, map[string]string{"a": "", "b": ""},
 		},
 		"both drive": {
 			[]v1.Rollout{onHost("a", "reviews", 5, true), onHost("b", full, 4, true)}, map[string]string{"a": "b", "b": ""},

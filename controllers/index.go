@@ -55,10 +55,13 @@ func rolloutTokens(r *v1.Rollout) []string {
 	for _, host := range hostsOf(r) {
 		tokens = append(tokens, hostToken(mesh.HostKey(host, r.Namespace)))
 	}
+	for _, key := range r.HostKeys() {
+		tokens = append(tokens, hostToken(key))
+	}
 	for _, name := range drivenNames(kindVirtualService, &r.Status) {
 		tokens = append(tokens, drivenToken(name))
 	}
-	return tokens
+	return unique(tokens)
 }
 
 // hostsOf a Rollout: its own, and those of its faults.

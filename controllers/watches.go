@@ -161,7 +161,7 @@ func faultChanged(before, after *v1.Rollout) bool {
 // wakeNeighbours wakes the Rollouts that share a host with this one, be it for a fault.
 func (r *RolloutReconciler) wakeNeighbours(q queue, rollout *v1.Rollout) {
 	var tokens []string
-	for _, host := range hostsOf(rollout) {
+	for _, host := range append(hostsOf(rollout), rollout.HostKeys()...) {
 		tokens = append(tokens, hostToken(mesh.HostKey(host, rollout.Namespace)))
 	}
 	for _, key := range r.interest.where(rollout.Namespace, tokens, nil) {
