@@ -135,23 +135,30 @@ func see(answer *call, w pipeline.BreakerWatch) (string, counts) {
 		return f.message, counts{}
 	}
 	known, ok := readCounts(answer.answer, w)
+	if !ok {
+		return "Prometheus gave no answer that can be read", known
+	}
+	return blindTo(known, w), known
+}
+
+// blindTo says what of a watch's signals an answer can not show; empty: it shows what there is.
+func blindTo(known counts, w pipeline.BreakerWatch) string {
 	_, reported := known.total[partSeen]
 	_, overflows := known.total[partOverflow]
 	_, ejections := known.total[partEjection]
-	from := sourcesOf(w)
-	switch canary := w.Canary; {
-	case !ok:
-		return "Prometheus gave no answer that can be read", known
-	case !from.versions && canary.Host == "" && w.Scope != v1.BreakerHost && !overflows && slices.Contains(w.Signals, v1.SignalOverflow):
+	from, canary := sourcesOf(w), w.Canary
+	byVersion := w.Scope != v1.BreakerHost && canary.Host == ""
+	switch {
+	case byVersion && !from.versions && !overflows && slices.Contains(w.Signals, v1.SignalOverflow):
 		return fmt.Sprintf("Prometheus has no %s of version %s's clusters: of a connection that is refused Istio's metrics tell no version, so the callers' proxies have to expose Envoy's (proxyStatsMatcher)",
-			from.overflows, canary.Version), known
+			from.overflows, canary.Version)
 	case overflows || ejections:
 	case !reported:
-		return fmt.Sprintf("Prometheus has no %s of %s from its callers, and none of Envoy's statistics of its clusters", from.seen, w.Host), known
-	case w.Scope != v1.BreakerHost && canary.Host == "" && canary.Labels["version"] == "" && canary.Workload == "":
-		return fmt.Sprintf("version %s has neither a label `version` nor a workload, so Istio's metrics can not tell it apart", canary.Version), known
+		return fmt.Sprintf("Prometheus has no %s of %s from its callers, and none of Envoy's statistics of its clusters", from.seen, w.Host)
+	case byVersion && canary.Labels["version"] == "" && canary.Workload == "":
+		return fmt.Sprintf("version %s has neither a label `version` nor a workload, so Istio's metrics can not tell it apart", canary.Version)
 	}
-	return "", known
+	return ""
 }
 
 // judge finds the signals that came more often than is borne. What tripped by the canary's own evidence stays tripped.

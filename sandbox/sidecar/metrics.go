@@ -154,12 +154,15 @@ type envoyStats struct{ clusters func() map[string]*cluster }
 var (
 	overflowDesc = prometheus.NewDesc("envoy_cluster_upstream_rq_pending_overflow",
 		"Requests that overflowed the connection pool.", []string{"cluster_name"}, nil)
+	refusedDesc = prometheus.NewDesc("envoy_cluster_upstream_cx_overflow",
+		"Connections that found no place in the cluster.", []string{"cluster_name"}, nil)
 	ejectionsDesc = prometheus.NewDesc("envoy_cluster_outlier_detection_ejections_active",
 		"Hosts that are ejected now.", []string{"cluster_name"}, nil)
 )
 
 func (s envoyStats) Describe(ch chan<- *prometheus.Desc) {
 	ch <- overflowDesc
+	ch <- refusedDesc
 	ch <- ejectionsDesc
 }
 
@@ -169,6 +172,7 @@ func (s envoyStats) Collect(ch chan<- prometheus.Metric) {
 			continue
 		}
 		ch <- prometheus.MustNewConstMetric(overflowDesc, prometheus.CounterValue, float64(c.pool.overflows()), name)
+		ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(c.pool.refusals()), name)
 		ch <- prometheus.MustNewConstMetric(ejectionsDesc, prometheus.GaugeValue, float64(c.ejections(time.Now())), name)
 	}
 }

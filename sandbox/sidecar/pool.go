@@ -30,6 +30,7 @@ type pool struct {
 	pending  uint64
 	served   uint64
 	streams  uint64 // TCP connections
+	refused  uint64 // TCP connections that found no place
 	overflow uint64
 	queue    []chan bool // waiting requests, first come first served; true hands over an idle connection
 }
@@ -176,4 +177,10 @@ func (p *pool) overflows() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.overflow
+}
+
+func (p *pool) refusals() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
 }

@@ -224,7 +224,7 @@ func (p *pool) enterStream() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open+p.streams >= p.maxConnections {
-		p.overflow++
+		p.refused++
 		return false
 	}
 	p.streams++

@@ -155,6 +155,8 @@ func TestTCPConnectionLimit(t *testing.T) {
 		t.Errorf("second connection: %q, want it closed", got)
 	}
 	m.counted(m.client, "istio_tcp_connections_closed_total", 1, "response_flags=UO", "destination_workload=unknown")
+	m.counted(m.client, "envoy_cluster_upstream_cx_overflow", 1, "cluster_name="+v1)
+	m.counted(m.client, "envoy_cluster_upstream_rq_pending_overflow", 0, "cluster_name="+v1)
 	_ = first.Close()
 	m.eventually("the place to be free again", func() bool { return m.echo(echoAddress, "c") == "v1 c" })
 }
