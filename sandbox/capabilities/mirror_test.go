@@ -41,7 +41,10 @@ func Test15Mirror(t *testing.T) {
 	copies := func(method string) int { return s.seenBy(t, canary)[method+" httpbin-shadow:8000"] }
 	s.pushVersion(t, "rollout.yaml", "v2")
 	s.stayIn(t, "httpbin", "posts")
-	s.eventually(t, "POSTs are mirrored", func() (bool, string) { s.post(t, post, "hello"); return copies("POST") > 0, fmt.Sprint(s.seenBy(t, canary)) })
+	s.eventually(t, "POSTs are mirrored", func() (bool, string) {
+		s.post(t, post, "hello")
+		return copies("POST") > 0, fmt.Sprint(s.seenBy(t, canary))
+	})
 	s.waitServed(t, "v1", get)
 	if n := copies("GET"); n != 0 {
 		t.Errorf("%d GETs were mirrored beside the POSTs", n)
