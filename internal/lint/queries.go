@@ -69,6 +69,18 @@ func (s *subject) checkQueries() {
 	}
 }
 
+// checkLimits finds gates that decide nothing, or against everything.
+func (s *subject) checkLimits() {
+	for _, g := range s.gates() {
+		watch := pipeline.GateWatch{Name: g.Name, Metric: g.Metric, Max: g.Max, Min: g.Min}
+		if err := analysis.NeverPasses(watch); err != nil {
+			s.find(ruleNeverPasses, s.object, g.path, "%v", err)
+		} else if err := analysis.AlwaysPasses(watch); err != nil {
+			s.find(ruleAlwaysPasses, s.object, g.path, "%v", err)
+		}
+	}
+}
+
 // parse fills in a query as a run from "stable" to the asked-for version would.
 func (s *subject) parse(g v1.Gate) (parser.Expr, error) {
 	watch := pipeline.GateWatch{

@@ -34,6 +34,8 @@ const (
 	ruleQueryCanary   = "query-canary"
 	ruleBlind         = "gate-blind"
 	ruleGateTarget    = "gate-target"
+	ruleNeverPasses   = "limit-never"
+	ruleAlwaysPasses  = "limit-always"
 	ruleWindow        = "window-scrapes"
 	ruleHold          = "hold-window"
 	ruleJump          = "weight-jump"
@@ -61,6 +63,8 @@ func Rules() []Rule {
 		{ruleQueryCanary, Warning, "a query that does not name the canary: it judges every version", "a matcher with {{ .Canary }} or {{ .CanaryWorkload }}"},
 		{ruleBlind, Error, "a query whose reporter does not see the step's traffic: the callers do not report mirrored requests, the canary's own proxy does not report those that never left the caller (UO, UH, URX)", `reporter="destination" in mirror steps, reporter="source" for overflow and ejection, or a built-in metric, which picks it by step`},
 		{ruleGateTarget, Error, "a built-in gate for a version that Istio's metrics can not tell apart, or another gate that can not be asked", "a label version on the pods, or a workload"},
+		{ruleNeverPasses, Error, "limits that no value is within", "min below max, and shares from 0 to 1 or in percent"},
+		{ruleAlwaysPasses, Warning, "a limit of errorRate or successRate that every value is within, such as max 1, which is 100%", `"1%" or "0.01"`},
 		{ruleWindow, Warning, "a window shorter than two scrapes: rates in it are empty", "a window of at least twice Prometheus' scrape interval"},
 		{ruleHold, Warning, "a hold that is over before the first window of the step's gates is", "a hold of at least the gates' window, or none"},
 		{ruleJump, Warning, "steps without a weight between 1 and 99: all users go to the new version at once at the end", "a step with a small weight"},

@@ -69,6 +69,7 @@ func (s *subject) check(ctx context.Context) {
 	s.checkVersions()
 	s.checkSubsets()
 	s.checkQueries()
+	s.checkLimits()
 	s.checkWindows()
 	s.checkWeights()
 	s.checkFaults()
