@@ -189,7 +189,7 @@ func (e *Environment) certificateOf(namespace string) func(context.Context, stri
 		}
 		certificate, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
 		if err != nil {
-			return nil, fmt.Errorf("Secret %s/%s: %w", namespace, secret.Name, err)
+			return nil, fmt.Errorf("credential in Secret %s/%s: %w", namespace, secret.Name, err)
 		}
 		return &certificate, nil
 	}

@@ -101,11 +101,13 @@ func unpack(config *anypb.Any, into proto.Message) (bool, error) {
 	return true, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(raw, into)
 }
 
-// asTypedStruct gives the struct in either of its two versions; nil for none.
-func asTypedStruct(config *anypb.Any) (interface {
+type typedStruct interface {
 	GetTypeUrl() string
 	GetValue() *structpb.Struct
-}, error) {
+}
+
+// asTypedStruct gives the struct in either of its two versions; nil for none.
+func asTypedStruct(config *anypb.Any) (typedStruct, error) {
 	older, newer := &udpav1.TypedStruct{}, &xdsv3.TypedStruct{}
 	switch {
 	case config.MessageIs(older):

@@ -111,25 +111,25 @@ func (p *jwtProvider) find(r *http.Request) string {
 func (p *jwtProvider) verify(token string, now time.Time) (map[string]any, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return nil, errors.New("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections") //nolint:revive,staticcheck // Envoy's words
+		return nil, errors.New("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections") //nolint:staticcheck // Envoy's words
 	}
 	var header struct{ Alg, Kid string }
 	var claims map[string]any
 	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
 	if err := errors.Join(err, decodePart(parts[0], &header), decodePart(parts[1], &claims)); err != nil {
-		return nil, fmt.Errorf("Jwt can not be read: %w", err) //nolint:revive,staticcheck // as Envoy begins its words
+		return nil, fmt.Errorf("Jwt can not be read: %w", err) //nolint:staticcheck // as Envoy begins its words
 	}
 	if claims["iss"] != p.spec.GetIssuer() {
-		return nil, errors.New("Jwt issuer is not configured") //nolint:revive,staticcheck // Envoy's words
+		return nil, errors.New("Jwt issuer is not configured") //nolint:staticcheck // Envoy's words
 	}
 	if !signed(p.keys, header.Kid, parts[0]+"."+parts[1], signature) || header.Alg != "RS256" {
-		return nil, errors.New("Jwt verification fails") //nolint:revive,staticcheck // Envoy's words
+		return nil, errors.New("Jwt verification fails") //nolint:staticcheck // Envoy's words
 	}
 	if expiry, ok := claims["exp"].(float64); ok && now.Unix() > int64(expiry) {
-		return nil, errors.New("Jwt is expired") //nolint:revive,staticcheck // Envoy's words
+		return nil, errors.New("Jwt is expired") //nolint:staticcheck // Envoy's words
 	}
 	if !inAudience(p.spec.GetAudiences(), claims["aud"]) {
-		return nil, errors.New("Audiences in Jwt are not allowed") //nolint:revive,staticcheck // Envoy's words
+		return nil, errors.New("Audiences in Jwt are not allowed") //nolint:staticcheck // Envoy's words
 	}
 	return claims, nil
 }
