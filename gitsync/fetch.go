@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/kustomization"
 )
 
 const (
@@ -229,6 +230,8 @@ func explain(ctx context.Context, err error, source Source) error {
 	switch {
 	case errors.Is(err, errNoTurn):
 		return errNoTurn
+	case errors.Is(err, kustomization.ErrNoTurn):
+		return kustomization.ErrNoTurn
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):

@@ -278,7 +278,9 @@ func TestLargeRepositoriesWait(t *testing.T) {
 		t.Errorf("a small repository: %v", err)
 	}
 	for _, r := range []*repository{packed, unpacking} {
-		if _, err := fetcher.Fetch(t.Context(), r.source("", v1.GitRef{}), ""); err == nil || !strings.Contains(err.Error(), errNoTurn.Error()) {
+		// On a busy machine the time may be over before it is told to wait.
+		_, err := fetcher.Fetch(t.Context(), r.source("", v1.GitRef{}), "")
+		if err == nil || !strings.Contains(err.Error(), errNoTurn.Error()) && !strings.Contains(err.Error(), "no complete answer within") {
 			t.Errorf("a large repository without its turn: %v", err)
 		}
 	}

@@ -25,6 +25,9 @@ type Rendered struct {
 	Objects [][]byte
 }
 
+// ErrNoTurn is a rendering that had no time left when it was its turn.
+var ErrNoTurn = errors.New("its rendering waited in vain until other ones had ended: it is tried again")
+
 // turn lets one rendering run at a time: kustomize keeps the schema that it merges by in a global variable.
 var turn = semaphore.NewWeighted(1)
 
@@ -58,7 +61,7 @@ func Render(ctx context.Context, tree Tree, folder string) (rendered Rendered, e
 		return rendered, fmt.Errorf("%s: %w", rendered.File, err)
 	}
 	if err := turn.Acquire(ctx, 1); err != nil {
-		return rendered, err
+		return rendered, fmt.Errorf("%s: %w", rendered.File, ErrNoTurn)
 	}
 	defer turn.Release(1)
 	rendered.Objects, err = build(files, "/"+folder)

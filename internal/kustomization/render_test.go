@@ -1,7 +1,9 @@
 package kustomization
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -249,5 +251,18 @@ func TestRenderIsBounded(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// A rendering that does not get its turn in time says so: another try may do better.
+func TestRenderWaits(t *testing.T) {
+	if err := turn.Acquire(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	defer turn.Release(1)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := Render(ctx, treeOf(inPlace), "app"); !errors.Is(err, ErrNoTurn) && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
 	}
 }
