@@ -296,6 +296,7 @@ func TestDescribedConflicts(t *testing.T) {
 		says   string
 	}{
 		"free":        {spec: `[{name: edge, gateways: [gw], hosts: ["*"]}, {name: inner, http: [{timeout: 1s}]}]`},
+		"spelled out": {spec: `[{hosts: [reviews, reviews.bookinfo, reviews.bookinfo.svc]}]`},
 		"beside ours": {spec: `[{name: edge, gateways: [gw], hosts: ["*"]}, {}]`, found: []string{named(theirs, "own") + "{hosts: [reviews], " + toReviews}},
 		"taken back":  {spec: `[{http: [{timeout: 1s}]}]`, found: []string{named(made, "reviews") + "{hosts: [reviews], " + toReviews}},
 		"adopted": {

@@ -35,8 +35,9 @@ func (s *surveyor) checkHosts(vs *unstructured.Unstructured) {
 	if !slices.Contains(gatewaysOf(vs, s.rollout.Namespace), meshGateway) {
 		return
 	}
+	own := spellings(s.rollout.Spec.Host, s.rollout.Namespace)
 	for _, host := range boundHosts(vs, s.rollout.Namespace) {
-		if host != s.host {
+		if host != s.host && !slices.Contains(own, host) {
 			s.fail(v1.ReasonForeignHost, "spec.virtualServices describes %s for host %s and for all sidecars: give it gateways without mesh, "+
 				"or host %s only", vs.GetName(), host, s.rollout.Spec.Host)
 		}

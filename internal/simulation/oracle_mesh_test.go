@@ -171,6 +171,10 @@ func (o *oracle) checkForeign(c change) {
 		withoutEnds(before)
 		withoutEnds(after)
 	}
+	if o.describes(c.key) {
+		stripDescribed(before)
+		stripDescribed(after)
+	}
 	if !reflect.DeepEqual(before, after) {
 		was, _ := json.Marshal(before)
 		is, _ := json.Marshal(after)

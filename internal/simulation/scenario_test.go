@@ -52,6 +52,7 @@ var deeds = []deed{
 			}
 		})
 	}},
+	{"describe the routes", 2, (*world).describeRoutes},
 	{"suspend", 3, func(w *world) { w.editSpec(func(s *v1.RolloutSpec) { s.Suspend = true }) }},
 	{"resume", 4, func(w *world) { w.editSpec(func(s *v1.RolloutSpec) { s.Suspend = false }) }},
 	{"detach", 1, func(w *world) { w.annotate(v1.ReconcileAnnotation, v1.ReconcileDisabled) }},

@@ -19,7 +19,7 @@ const troubled = 12 * time.Minute
 
 // interesting is what must have happened somewhere in the seeds, so that a simulation that does nothing can not pass.
 var interesting = []string{
-	"promotion", "promotion over TCP", "promotion over TLS", "rollback", "rollback over TCP", "rollback over TLS", "instant return", "step ended", "run began", "deleted", "fault written", "fault for everyone written", "mirror copy written", "route written", "subset removed",
+	"promotion", "promotion over TCP", "promotion over TLS", "rollback", "rollback over TCP", "rollback over TLS", "instant return", "step ended", "run began", "deleted", "fault written", "fault for everyone written", "mirror copy written", "route written", "described routes written", "subset removed",
 	"return: GateFailed", "return: Probe", "return: Unavailable", "return: Reverted", "return: VersionChanged",
 	"return: PlanChanged", "return: WorkloadChanged", "rejected: GateFailed", "rejected: NoEvidence",
 	"conflict on Rollout", "conflict on VirtualService", "answer lost: Rollout", "answer lost: VirtualService",
