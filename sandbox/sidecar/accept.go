@@ -157,6 +157,9 @@ func (p *Proxy) chainNow(l *listener, i inspection, was *chain) *chain {
 		if inspect {
 			c = now.choose(i)
 		}
+		if c == nil && now.inbound {
+			c = now.unsecured(i)
+		}
 		if c != nil && c.http {
 			return c
 		}
@@ -227,7 +230,19 @@ func (p *Proxy) inboundChain(conn net.Conn, to inboundPort) (*chain, *listener, 
 	if c := l.choose(about); c != nil && c.secure == nil {
 		return c, l, about, buffered, nil
 	}
-	return &chain{http: len(about.protocols) > 0 && !about.tls}, l, about, buffered, nil
+	return l.unsecured(about), l, about, buffered, nil
+}
+
+// unsecured gives what serves plain text where only mutual TLS is let in
+// (PeerAuthentication STRICT): the port's chain, as if there were certificates.
+func (l *listener) unsecured(about inspection) *chain {
+	web := len(about.protocols) > 0 && !about.tls
+	for _, c := range l.chains {
+		if p := c.match.GetDestinationPort(); p != nil && p.GetValue() == about.port && c.http == web {
+			return c
+		}
+	}
+	return &chain{http: web}
 }
 
 // denies tells whether a policy keeps a connection out.

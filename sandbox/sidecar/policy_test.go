@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3" // in listeners that tests write
@@ -18,14 +19,20 @@ const rules = `rules: {action: %s, policies: {p: {permissions: [{%s}], principal
 // inbound gives every proxy an inbound listener whose port of reviews v1 has
 // these HTTP filters.
 func (m *mesh) inbound(filters string) {
+	m.t.Helper()
+	m.more = append(m.more[:0], m.tcpListener("virtualInbound", "0.0.0.0", 15006, m.inboundChains(filters)))
+	m.apply(config{routes: toCluster(v1, "")})
+}
+
+func (m *mesh) inboundChains(filters string) string {
+	m.t.Helper()
 	_, port, err := net.SplitHostPort(m.apps["v1"].proxy.Inbound())
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.more = append(m.more[:0], m.tcpListener("virtualInbound", "0.0.0.0", 15006, `trafficDirection: INBOUND, filterChains: [
-{filterChainMatch: {destinationPort: `+port+`}, filters: [{name: hcm, typedConfig:
-  {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, statPrefix: x, httpFilters: [`+filters+`]}}]}]`))
-	m.apply(config{routes: toCluster(v1, "")})
+	return `trafficDirection: INBOUND, filterChains: [
+{filterChainMatch: {destinationPort: ` + port + `}, filters: [{name: hcm, typedConfig:
+  {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, statPrefix: x, httpFilters: [` + filters + `]}}]}]`
 }
 
 func httpRBAC(action, permission, principal string) string {
@@ -53,6 +60,11 @@ func TestAccessControl(t *testing.T) {
 		m.inbound(httpRBAC(c.action, c.permission, c.principal))
 		m.eventually(fmt.Sprintf("%d by %+v", c.want, c), func() bool { got, _ := m.get(all); return got == c.want })
 	}
+	m.more[0] = m.tcpListener("virtualInbound", "0.0.0.0", 15006, strings.Replace(m.inboundChains(httpRBAC("DENY", anything, anybody)),
+		"filterChainMatch: {", "transportSocket: {name: tls}, filterChainMatch: {transportProtocol: tls, ", 1))
+	m.apply(config{routes: toCluster(v1, "")})
+	m.eventually("a refusal where only mutual TLS is let in", func() bool { got, _ := m.get(all); return got == 403 })
+
 	m.inbound(httpRBAC("ALLOW", anything, "notId: {"+client+"}"))
 	m.eventually("a refusal", func() bool { _, body := m.get(all); return body == "RBAC: access denied" })
 	if n := m.series(m.apps["v1"].proxy, "istio_requests_total", "reporter=destination", "response_code=403", "source_workload=client"); n == 0 {
