@@ -280,6 +280,11 @@ func faultMatch(r *v1.Rollout) []object {
 
 func insertFaults(r *v1.Rollout, name string, list []any) ([]any, *Problem) {
 	fault := r.Status.Traffic.Fault
+	if fault.Traffic != v1.FaultTrafficUnchanged && len(r.Status.Traffic.Canary.Labels) == 0 {
+		return nil, &Problem{v1.ReasonMatchConflict, fmt.Sprintf(
+			"a fault on %s for the calls of %s alone needs labels that tell its pods, and it has none: set fault.traffic to Unchanged",
+			fault.Host, r.Status.Traffic.Canary.Version)}
+	}
 	match := faultMatch(r)
 	count := 0
 	for at := 0; at < len(list); at++ {

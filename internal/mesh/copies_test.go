@@ -58,6 +58,10 @@ func TestFaultVirtualService(t *testing.T) {
 			traffic: strings.Replace(onRatings, "host: ratings, match: "+jason, "host: ratings, match: [{sourceLabels: {version: v1}}]", 1), managed: adopted,
 			found: `{name: all, route: [{destination: {host: ratings}}]}`, reason: v1.ReasonMatchConflict, says: "that the fault's match can meet",
 		},
+		"a canary whose calls nobody can tell": {
+			traffic: strings.NewReplacer("CANARY", "canary: {version: v3, host: v3.partner.com},", "match: "+jason+", fault", "fault").Replace(onRatings), managed: made,
+			reason: v1.ReasonMatchConflict, says: "needs labels that tell its pods",
+		},
 		"not expressible": {
 			traffic: onRatings, managed: adopted, found: `{name: all, match: [{future: 1, headers: {end-user: {suffix: n}}}], route: [{destination: {host: ratings}}]}`,
 			reason: v1.ReasonMatchConflict, says: "can not be combined",

@@ -31,8 +31,11 @@ func TestResolvedForms(t *testing.T) {
 		"mirror to the own host, in full": {
 			v1.Step{Mirror: &v1.Mirror{Host: "reviews.bookinfo.svc.cluster.local", Percentage: ptr[int32](5)}}, true, false, "mirror 5", 0,
 		},
-		"mirror narrowed":         {v1.Step{Mirror: &v1.Mirror{Match: jason()}}, true, false, "mirror 100", 0},
-		"mirror elsewhere":        {v1.Step{Mirror: &v1.Mirror{Host: "audit"}}, false, false, "mirror 100 to audit", 0},
+		"mirror narrowed":  {v1.Step{Mirror: &v1.Mirror{Match: jason()}}, true, false, "mirror 100", 0},
+		"mirror elsewhere": {v1.Step{Mirror: &v1.Mirror{Host: "audit"}}, false, false, "mirror 100 to audit", 0},
+		"mirror to the canary's own host": {
+			v1.Step{Mirror: &v1.Mirror{Host: "reviews-next.bookinfo.svc.cluster.local"}}, true, false, "mirror 100", 0,
+		},
 		"fault":                   {v1.Step{Fault: &v1.Fault{Match: jason()}}, true, true, "fault", 0},
 		"fault on another host":   {v1.Step{Fault: &v1.Fault{Host: "ratings", Match: jason()}}, true, true, "fault, match", 1},
 		"traffic Canary, said so": {v1.Step{Fault: &v1.Fault{Host: "ratings", Match: jason(), Traffic: v1.FaultTrafficCanary, Scope: v1.FaultScopeMatched}}, true, true, "fault, match", 1},
@@ -44,7 +47,8 @@ func TestResolvedForms(t *testing.T) {
 		"everyone, by weight": {v1.Step{Fault: everyone("ratings"), Weight: ptr[int32](5)}, true, true, "fault", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &v1.Rollout{Spec: v1.RolloutSpec{Host: "reviews", Steps: []v1.Step{tc.step}}}
+			r := &v1.Rollout{Spec: v1.RolloutSpec{Host: "reviews", Version: "v3", Steps: []v1.Step{tc.step}}}
+			r.Spec.Versions = []v1.Version{{Name: "v3", Destination: &v1.Destination{Host: "reviews-next"}}}
 			r.Namespace = "bookinfo"
 			s := resolvePlan(r)[0]
 			got := s.traffic(v1.Target{}, v1.Target{})

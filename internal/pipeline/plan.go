@@ -59,7 +59,7 @@ func resolveStage(r *v1.Rollout, step *v1.Step, weight int32, soak bool) stage {
 		hold: durationOr(step.Hold, 0), soak: soak,
 	}
 	if m := step.Mirror; m != nil {
-		s.mirror = &v1.MirrorTraffic{Percentage: valueOr(m.Percentage, 100), Host: otherHost(r, m.Host), Match: m.Match}
+		s.mirror = &v1.MirrorTraffic{Percentage: valueOr(m.Percentage, 100), Host: mirrorHost(r, m.Host), Match: m.Match}
 	}
 	if f := step.Fault; f != nil {
 		s.fault = &v1.FaultInjection{Host: otherHost(r, f.Host), Match: f.Match, Delay: f.Delay, Abort: f.Abort}
@@ -83,6 +83,18 @@ func otherHost(r *v1.Rollout, host string) string {
 		return ""
 	}
 	return host
+}
+
+// mirrorHost is empty where copies go to the canary: on the Rollout's own host, or on that of the version itself.
+func mirrorHost(r *v1.Rollout, host string) string {
+	other := otherHost(r, host)
+	for i := range r.Spec.Versions {
+		v := &r.Spec.Versions[i]
+		if v.Name == r.Spec.Version && v.Destination != nil && v1.HostKey(v.Destination.Host, r.Namespace) == v1.HostKey(other, r.Namespace) {
+			return ""
+		}
+	}
+	return other
 }
 
 // traffic is what the mesh must be while the stage lasts.
