@@ -89,8 +89,20 @@ func (d *draft) notFound(version string) Problem {
 			seen.Host, version)}
 	}
 	return Problem{v1.ReasonVersionNotFound, fmt.Sprintf(
-		"no workload and no endpoint of %s has the labels of version %s (%s): deploy it or correct spec.version; the run starts by itself when it appears",
-		d.rollout.Spec.Host, version, formatLabels(seen.Labels))}
+		"no workload and no endpoint of %s has the labels of version %s (%s): deploy it or correct spec.version; the run starts by itself when it appears%s",
+		d.rollout.Spec.Host, version, formatLabels(seen.Labels), d.inPlaceHint(version))}
+}
+
+// inPlaceAdvice is what a person wants to know who changes one workload instead of adding another.
+const inPlaceAdvice = "give each version a workload of its own, as docs/gitsync.md shows under \"One Deployment, a new one for each version\""
+
+// inPlaceHint is for a version that is nowhere while stable's workload was changed: its image perhaps, without the labels.
+func (d *draft) inPlaceHint(version string) string {
+	stable := d.in.Versions[d.status.Stable]
+	if version == d.status.Stable || stable.Revision == "" || d.status.StableRevision == "" || stable.Revision == d.status.StableRevision {
+		return ""
+	}
+	return fmt.Sprintf(". The pod template of %s was changed instead: if that is to be %s, %s", d.status.Stable, version, inPlaceAdvice)
 }
 
 // rejected tells whether the asked-for version may not be tried: the rejection stands until version or revision changes.
@@ -129,8 +141,8 @@ func (d *draft) overlap(version string) *Problem {
 		if other := d.in.Versions[v].Overlaps; other != "" {
 			if workload := d.in.Versions[v].Workload; workload != "" && workload == d.in.Versions[other].Workload {
 				return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
-					"versions %s and %s are run by one workload, %s, which is updated in place and leaves nothing to step between: give each version a workload of its own, as docs/gitsync.md shows under \"One Deployment, a new one for each version\"",
-					v, other, workload)}
+					"versions %s and %s are run by one workload, %s, which is updated in place and leaves nothing to step between: %s",
+					v, other, workload, inPlaceAdvice)}
 			}
 			return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
 				"versions %s and %s select the same pods: give them labels or a destination of their own in spec.versions", v, other)}
