@@ -175,3 +175,31 @@ func Test06TCPShift(t *testing.T) {
 		t.Errorf("the last run: %+v", run)
 	}
 }
+
+// TestTCPBreaker: connections that v2's pool refuses roll back, and what stable has open stays; no gate is asked.
+func TestTCPBreaker(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, example{dir: "06-tcp-shift", apps: []string{"tcp-echo.yaml"}, gateway: true, envoyStats: true})
+	s.pushEdit(t, "rollout.yaml", "  steps:\n", "  versions: [{name: v2, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}}]\n  steps:\n")
+	s.pushVersion(t, "rollout.yaml", "v2")
+	s.stayIn(t, "tcp-echo", "fifth")
+	first := s.inMesh(9000)
+	var held []*line
+	eventually(t, "a connection to v2 is refused", func() (bool, string) {
+		lines, versions := first.open(t, 10)
+		held = append(held, lines...)
+		return versions[""] > 0, fmt.Sprint(versions)
+	})
+	r := s.waitRolledBack(t, "tcp-echo", v1.ReasonTrip)
+	if f := r.Status.LastFailure; f == nil || f.Gate != "breaker Overflow" || !strings.Contains(f.Query, "envoy_cluster_upstream_cx_overflow") {
+		t.Errorf("the failure is %+v, want an overflow that Envoy told of", f)
+	}
+	first.waitShare(t, "tcp-echo:9000", 0)
+	var open []*line
+	for _, l := range held {
+		if l.version != "" {
+			open = append(open, l)
+		}
+	}
+	checkKept(t, "after the trip", open)
+}
