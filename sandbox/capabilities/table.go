@@ -36,13 +36,17 @@ func rowOf(c Capability, results []Result) string {
 		if r.Number != c.Number {
 			continue
 		}
-		examples = append(examples, fmt.Sprintf("[%s](../examples/%s)", r.Example, r.Example))
+		examples = append(examples, r.Example)
 		tests = append(tests, "`"+r.Test+"`")
 		verdict = worse(verdict, r.Verdict)
 	}
 	slices.Sort(examples)
+	examples = slices.Compact(examples)
+	for i, name := range examples {
+		examples[i] = fmt.Sprintf("[%[1]s](../examples/%[1]s)", name)
+	}
 	return fmt.Sprintf("| %d | %s | %s | %s | %s |\n",
-		c.Number, c.Name, strings.Join(slices.Compact(examples), ", "), strings.Join(tests, ", "), verdict)
+		c.Number, c.Name, strings.Join(examples, ", "), strings.Join(tests, ", "), verdict)
 }
 
 var (
