@@ -37,41 +37,53 @@ type copier struct {
 // ownCopies are the copies that stand before a driven route: those of a fault, then the match's and the mirror's. One that no
 // request can reach is left out. With a fault that leaves the traffic as it is, each of the others has a copy with the fault, and
 // so has the route.
-func (c *copier) ownCopies() (copies []any, problem *Problem) {
-	traffic := c.rollout.Status.Traffic
-	if traffic.Canary == nil || drivenList(c.rollout) != httpList {
+func (c *copier) ownCopies() ([]any, *Problem) {
+	if c.rollout.Status.Traffic.Canary == nil || drivenList(c.rollout) != httpList {
 		return nil, nil
 	}
-	fault := traffic.Fault
-	if fault != nil && (fault.Host != "" || (len(fault.Match) == 0 && fault.Scope != v1.FaultScopeEveryone)) {
-		fault = nil
+	copies, problem := c.trafficCopies()
+	fault := c.ownFault()
+	if problem != nil || fault == nil {
+		return copies, problem
 	}
 	var faults []any
-	if fault != nil && fault.Traffic != v1.FaultTrafficUnchanged {
-		toCanary, problem := c.insert(kindFault, fault.Match, c.toCanary())
-		if problem != nil {
-			return nil, problem
-		}
-		faults = withFault(fault, toCanary)
+	if fault.Traffic == v1.FaultTrafficUnchanged {
+		faults, problem = c.unchanged(fault, copies)
+	} else {
+		faults, problem = c.insert(kindFault, fault.Match, c.toCanary())
+		faults = withFault(fault, faults)
 	}
+	if problem != nil {
+		return nil, problem
+	}
+	return append(faults, copies...), nil
+}
+
+// ownFault is the fault on the Rollout's own host, nil without one. No match alone never stands for everyone.
+func (c *copier) ownFault() *v1.FaultInjection {
+	fault := c.rollout.Status.Traffic.Fault
+	if fault == nil || fault.Host != "" || (len(fault.Match) == 0 && fault.Scope != v1.FaultScopeEveryone) {
+		return nil
+	}
+	return fault
+}
+
+// trafficCopies are those of the match and of a mirror that stands apart.
+func (c *copier) trafficCopies() (copies []any, problem *Problem) {
+	traffic := c.rollout.Status.Traffic
 	if len(traffic.Match) > 0 {
 		if copies, problem = c.insert(kindMatch, traffic.Match, c.toCanary()); problem != nil {
 			return nil, problem
 		}
 	}
-	if m := traffic.Mirror; traffic.MirrorsApart() {
-		mirrors, problem := c.insert(kindMirror, m.Match, c.mirroring())
-		if problem != nil {
-			return nil, problem
-		}
-		copies = append(copies, mirrors...)
+	if !traffic.MirrorsApart() {
+		return copies, nil
 	}
-	if fault != nil && fault.Traffic == v1.FaultTrafficUnchanged {
-		if faults, problem = c.unchanged(fault, copies); problem != nil {
-			return nil, problem
-		}
+	mirrors, problem := c.insert(kindMirror, traffic.Mirror.Match, c.mirroring())
+	if problem != nil {
+		return nil, problem
 	}
-	return append(faults, copies...), nil
+	return append(copies, mirrors...), nil
 }
 
 // insert gives a base, a form of the route, a copy's name and the AND of a match and the route's; none when no request can meet
