@@ -76,12 +76,18 @@ func (s *stage) timesOut(t *testing.T, target string) {
 func Test25Hosts(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, example{dir: "25-hosts", apps: []string{"partner.yaml"}, gateway: true})
-	const inside, archive, atEdge = "http://library:8000/get", "http://archive.books.example/get", "http://main.library.example.com/get"
+	const (
+		inside, atEdge = "http://library:8000/get", "http://main.library.example.com/get"
+		archive        = "http://archive.books.example/get"
+		catalog        = "http://catalog:8000/get"
+	)
 	s.waitServed(t, "1.4.1", inside)
 	s.gateway.waitServed(t, "1.4.1", atEdge)
 	s.waitServed(t, "v1", archive)
-	s.load(t, 60, inside)
-	s.load(t, 60, archive)
+	s.waitServed(t, "v1", catalog)
+	for _, target := range []string{inside, archive, catalog} {
+		s.load(t, 60, target)
+	}
 	s.pushVersion(t, "rollout.yaml", "1.4.2")
 	s.stayIn(t, "library", "half")
 	s.waitSplit(t, map[string]float64{"1.4.1": 0.5, "1.4.2": 0.5}, inside)
@@ -97,6 +103,12 @@ func Test25Hosts(t *testing.T) {
 	s.goOn(t, "archive")
 	s.waitHealthy(t, "archive", "v2")
 	s.waitServed(t, "v2", archive)
+	s.pushVersion(t, "catalog-rollout.yaml", "v2") // its first gate passes on what was mirrored
+	s.stayIn(t, "catalog", "half")
+	s.waitSplit(t, map[string]float64{"v1": 0.5, "v2": 0.5}, catalog)
+	s.goOn(t, "catalog")
+	s.waitHealthy(t, "catalog", "v2")
+	s.waitServed(t, "v2", catalog)
 	for _, name := range []string{"library", "library-edge"} {
 		if spec := s.spec(t, "VirtualService", name); !strings.Contains(spec, `"library.`+s.Namespace+`.svc.cluster.local"`) || strings.Contains(spec, `"library"`) {
 			t.Errorf("VirtualService %s spells its host anew:\n%s", name, spec)
