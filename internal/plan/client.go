@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,6 +31,50 @@ type memoryClient struct {
 	client.Client
 	store  *store
 	scheme *runtime.Scheme
+
+	mu      sync.Mutex
+	decoded map[form]*decoded
+}
+
+// form is a stored object as a type. What is stored never changes, so that it is decoded once.
+type form struct {
+	stored *unstructured.Unstructured
+	kind   reflect.Type
+}
+
+type decoded struct {
+	object client.Object
+	tokens []string
+}
+
+// as gives a stored object as the target's type; it is shared.
+func (c *memoryClient) as(stored *unstructured.Unstructured, target client.Object) (*decoded, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := form{stored, reflect.TypeOf(target)}
+	if known := c.decoded[f]; known != nil {
+		return known, nil
+	}
+	object := client.Object(stored)
+	if _, raw := target.(*unstructured.Unstructured); !raw {
+		encoded, err := json.Marshal(stored.Object)
+		if err != nil {
+			return nil, err
+		}
+		fresh, ok := reflect.New(f.kind.Elem()).Interface().(client.Object)
+		if !ok {
+			return nil, fmt.Errorf("%s is no object with metadata", f.kind)
+		}
+		if err := json.Unmarshal(encoded, fresh); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", stored.GetKind(), stored.GetName(), err)
+		}
+		object = fresh
+	}
+	if c.decoded == nil {
+		c.decoded = map[form]*decoded{}
+	}
+	c.decoded[f] = &decoded{object, controllers.Tokens(object)}
+	return c.decoded[f], nil
 }
 
 func newScheme() (*runtime.Scheme, error) {
@@ -59,7 +104,7 @@ func (c *memoryClient) Get(_ context.Context, name client.ObjectKey, object clie
 	if found == nil {
 		return apierrors.NewNotFound(k.resource(), k.name)
 	}
-	return assign(object, found)
+	return c.assign(object, found)
 }
 
 // List implements client.Reader.
@@ -75,26 +120,27 @@ func (c *memoryClient) List(_ context.Context, list client.ObjectList, opts ...c
 			continue
 		}
 		item, err := c.itemOf(list, gvk)
-		if err == nil {
-			err = assign(item, found)
-		}
 		if err != nil {
 			return err
 		}
-		if indexed(options, item) {
-			items = append(items, item)
+		known, err := c.as(found, item)
+		if err != nil {
+			return err
+		}
+		if indexed(options, known.tokens) {
+			items = append(items, known.object.DeepCopyObject())
 		}
 	}
 	return meta.SetList(list, items)
 }
 
-// indexed tells whether an object has the token that is asked for, if one is.
-func indexed(options *client.ListOptions, object client.Object) bool {
+// indexed tells whether the tokens of an object have the one that is asked for, if one is.
+func indexed(options *client.ListOptions, tokens []string) bool {
 	if options.FieldSelector == nil {
 		return true
 	}
 	token, ok := options.FieldSelector.RequiresExactMatch(controllers.IndexName)
-	return ok && slices.Contains(controllers.Tokens(object), token)
+	return ok && slices.Contains(tokens, token)
 }
 
 // itemOf returns an empty object of the list's items' type.
@@ -114,20 +160,12 @@ func (c *memoryClient) itemOf(list client.ObjectList, gvk schema.GroupVersionKin
 }
 
 // assign gives a target the contents of what is stored.
-func assign(target client.Object, stored *unstructured.Unstructured) error {
-	if raw, ok := target.(*unstructured.Unstructured); ok {
-		raw.Object = stored.DeepCopy().Object
-		return nil
-	}
-	encoded, err := json.Marshal(stored.Object)
+func (c *memoryClient) assign(target client.Object, stored *unstructured.Unstructured) error {
+	known, err := c.as(stored, target)
 	if err != nil {
 		return err
 	}
-	fresh := reflect.New(reflect.TypeOf(target).Elem())
-	if err := json.Unmarshal(encoded, fresh.Interface()); err != nil {
-		return fmt.Errorf("%s %s: %w", stored.GetKind(), stored.GetName(), err)
-	}
-	reflect.ValueOf(target).Elem().Set(fresh.Elem())
+	reflect.ValueOf(target).Elem().Set(reflect.ValueOf(known.object.DeepCopyObject()).Elem())
 	return nil
 }
 
@@ -156,7 +194,7 @@ func (c *memoryClient) write(object client.Object, do func(*unstructured.Unstruc
 	if err != nil {
 		return err
 	}
-	return assign(object, stored)
+	return c.assign(object, stored)
 }
 
 // Create implements client.Writer.
