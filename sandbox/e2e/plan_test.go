@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,14 +37,24 @@ func TestPlan(t *testing.T) {
 		if err := s.Follow(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		assertPlanned(t, s, plugin, "reviews", func() { push(t, s, func(spec *v1.RolloutSpec) { spec.Version = scenario.Canary }) })
+		assertPlanned(t, s, plugin, "reviews", func() { push(t, s, patiently) })
 	})
 	t.Run("adopt", func(t *testing.T) {
 		t.Parallel()
 		s := newGatewayStage(t, "plan-adopt")
 		applyAdoption(t, s, "mesh.yaml")
+		assertFirst(t, s, plugin)
 		applyAdoption(t, s, "rollout.yaml")
+		wait(t, s, v1.PhaseHealthy, v1.ReasonServing)
+		assertDifferences(t, s, plugin, scenario.Stable, 0)
+		said := assertDifferences(t, s, plugin, scenario.Canary, 1)
+		for _, part := range []string{"-  version: v1\n", "+  version: v3\n", "step 1/4 shadow: weight 0, mirror 100", "VirtualService storefront.reviews"} {
+			if !strings.Contains(said, part) {
+				t.Errorf("diff does not say %q:\n%s", part, said)
+			}
+		}
 		assertPlanned(t, s, plugin, "adopt", func() { editAdoption(t, s, func(spec *v1.RolloutSpec) { spec.Version = scenario.Canary }) })
+		assertDifferences(t, s, plugin, scenario.Canary, 0)
 	})
 }
 
@@ -72,6 +85,69 @@ func assertPlanned(t *testing.T, s *stage, plugin, example string, ask func()) {
 		t.Errorf("the run wrote something else (-planned +written):\n%s", diff)
 	}
 	t.Logf("%d writes, as planned", len(offline))
+}
+
+// patiently asks for v3 with limits that a machine busy with other tests keeps as well: they have no part in what is written.
+func patiently(spec *v1.RolloutSpec) {
+	spec.Version = scenario.Canary
+	for i := range spec.Gates {
+		if spec.Gates[i].Metric == v1.MetricLatency {
+			spec.Gates[i].Max = "1m"
+		}
+	}
+	for i := range spec.Steps {
+		if probe := spec.Steps[i].Probe; probe != nil {
+			probe.MaxLatency, probe.MinSuccess = &metav1.Duration{Duration: time.Minute}, "1%"
+		}
+	}
+}
+
+// assertFirst: init writes a Rollout of what the cluster has, which lint and the API server accept.
+func assertFirst(t *testing.T, s *stage, plugin string) {
+	t.Helper()
+	said, code := plug(t, plugin, "", "init", "reviews", "--kubeconfig", s.cluster.KubeConfig, "-n", s.Namespace)
+	if code != 0 || !strings.Contains(said, "# Will be managed: VirtualService storefront.reviews") {
+		t.Fatalf("init: exit code %d:\n%s", code, said)
+	}
+	if found, code := plug(t, plugin, said, "lint", "-f", "-"); code != 0 {
+		t.Errorf("lint of what init wrote: exit code %d:\n%s", code, found)
+	}
+	if _, err := s.cluster.KubectlStdin(t.Context(), said, "apply", "-n", s.Namespace, "--dry-run=server", "-f", "-"); err != nil {
+		t.Error(err)
+	}
+}
+
+// assertDifferences runs diff on the example with a version, and returns what it says.
+func assertDifferences(t *testing.T, s *stage, plugin, version string, want int) string {
+	t.Helper()
+	manifest, err := os.ReadFile(filepath.Join(s.cluster.Root, "examples", "adopt", "rollout.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(manifest), "version: v1", "version: "+version, 1)
+	said, code := plug(t, plugin, text, "diff", "-f", "-", "--kubeconfig", s.cluster.KubeConfig, "-n", s.Namespace)
+	if code != want || (want == 0 && said != "") {
+		t.Errorf("diff with %s: exit code %d, want %d:\n%s", version, code, want, said)
+	}
+	return said
+}
+
+// plug runs the plugin, and returns what it prints and its exit code.
+func plug(t *testing.T, plugin, stdin string, args ...string) (string, int) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), plugin, args...)
+	command.Stdin = strings.NewReader(stdin)
+	var out, problems bytes.Buffer
+	command.Stdout, command.Stderr = &out, &problems
+	err := command.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if problems.Len() > 0 {
+		t.Logf("kubectl sluice %s: %s", strings.Join(args, " "), &problems)
+	}
+	return out.String(), command.ProcessState.ExitCode()
 }
 
 func buildPlugin(t *testing.T) string {
