@@ -46,7 +46,8 @@ var corpusSteps = []string{
 	"CANARY weight: 100",
 }
 
-// TestCorpus walks through what Istio's own samples and tests hold, when it is given that, and through what it draws.
+// TestCorpus walks through what Istio's own samples and tests hold, when it is given that, through what it draws, and through what
+// Rollouts describe.
 func TestCorpus(t *testing.T) {
 	c := &corpus{hosts: map[routeList]int{}}
 	if *walkIn != "" {
@@ -58,6 +59,12 @@ func TestCorpus(t *testing.T) {
 	for seed := range 60 {
 		list := routeLists[seed%len(routeLists)]
 		c.walk(t, rapid.Custom(func(t *rapid.T) *unstructured.Unstructured { return genWith(t, list, "reviews") }).Example(seed))
+	}
+	for _, text := range []string{describing, describingTCP, describingTLS} {
+		r := atRest(t, text)
+		for _, vs := range r.Status.VirtualServices {
+			c.walk(t, renderNamed(t, r, vs.Name, nil))
+		}
 	}
 	t.Logf("%d VirtualServices given, %d drawn: hosts driven: %v, %d steps written, %d could not be joined", given, c.found-given, c.hosts, c.steps, c.conflicts)
 	if c.hosts[httpList] < 20 || c.hosts[tcpList] < 20 || c.hosts[tlsList] < 20 || c.steps < 150 {

@@ -33,6 +33,29 @@ spec:
     - match: [{method: {exact: GET}}]
 `
 
+const describingTCP = `
+metadata: {name: tcp-echo, namespace: echo}
+spec:
+  host: tcp-echo
+  port: {number: 9000}
+  protocol: TCP
+  version: v2
+  virtualServices:
+  - {gateways: [tcp-gateway], hosts: ["*"]}
+  - {name: both, gateways: [other-gateway], hosts: ["*"], tcp: [{match: [{port: 31400}]}]}
+`
+
+const describingTLS = `
+metadata: {name: api, namespace: echo}
+spec:
+  host: api
+  protocol: TLS
+  version: v2
+  virtualServices:
+  - {gateways: [tls-gateway], hosts: [api.example.com]}
+  - {name: two, gateways: [two], hosts: ["*"], tls: [{match: [{port: 443, sniHosts: [a.example.com]}]}]}
+`
+
 // atRest is a Rollout with what it describes in its status, and all traffic on v1.
 func atRest(t *testing.T, text string) *v1.Rollout {
 	t.Helper()
@@ -147,17 +170,7 @@ http:
 }
 
 func TestDescribedTCPAndTLS(t *testing.T) {
-	r := atRest(t, `
-metadata: {name: tcp-echo, namespace: echo}
-spec:
-  host: tcp-echo
-  port: {number: 9000}
-  protocol: TCP
-  version: v2
-  virtualServices:
-  - {gateways: [tcp-gateway], hosts: ["*"]}
-  - {name: both, gateways: [other-gateway], hosts: ["*"], tcp: [{match: [{port: 31400}]}]}
-`)
+	r := atRest(t, describingTCP)
 	wantSpec(t, renderNamed(t, r, "tcp-echo", nil), `
 gateways:
 - tcp-gateway
@@ -186,16 +199,7 @@ tcp:
         number: 9000
       subset: v1
 `)
-	r = atRest(t, `
-metadata: {name: api, namespace: echo}
-spec:
-  host: api
-  protocol: TLS
-  version: v2
-  virtualServices:
-  - {gateways: [tls-gateway], hosts: [api.example.com]}
-  - {name: two, gateways: [two], hosts: ["*"], tls: [{match: [{port: 443, sniHosts: [a.example.com]}]}]}
-`)
+	r = atRest(t, describingTLS)
 	for name, sni := range map[string]string{"api": "api.example.com", "two": "a.example.com"} {
 		route := asObject(tlsList.of(renderNamed(t, r, name, nil))[0])
 		if got := objects(route["match"])[0]["sniHosts"]; !cmp.Equal(got, []any{sni}) || len(objects(route["route"])) != 1 {
