@@ -337,39 +337,41 @@ func allTo(route object, host, namespace string) bool {
 // SurveyFault finds the VirtualService that can carry a fault on another host, or names the one to make: the one that binds the
 // host's name for sidecars, where callers meet it, else the one that routes to it.
 func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Unstructured) (v1.ManagedVirtualService, *Problem) {
-	key := HostKey(host, r.Namespace)
 	name := faultCarrierName(r.Name, host, r.Namespace)
-	var binding, routing []string
-	made, taken := false, false
-	for _, vs := range byName(virtualServices) {
-		made = made || (vs.GetName() == name && isOurs(vs))
-		taken = taken || vs.GetName() == name
-		switch {
-		case !carriesMesh(vs, r.Namespace):
-		case slices.Contains(boundHosts(vs, r.Namespace), key):
-			binding = append(binding, vs.GetName())
-		case slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, key, r.Namespace) }):
-			routing = append(routing, vs.GetName())
-		}
-	}
-	found := binding
-	if len(found) == 0 {
-		found = routing
-	}
+	found := faultCarriers(HostKey(host, r.Namespace), r.Namespace, virtualServices)
+	at := slices.IndexFunc(virtualServices, func(vs *unstructured.Unstructured) bool { return vs.GetName() == name })
 	hidden := hides(virtualServices, host, r.Namespace)
 	switch {
 	case len(found) == 0 && hidden != "":
 		return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, hidden}
-	case len(found) == 0 && taken:
+	case len(found) == 0 && at >= 0:
 		return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, fmt.Sprintf(
 			"VirtualService %s, which would carry the fault on %s, is there already, for another host: rename it", name, host)}
 	case len(found) == 0:
 		return v1.ManagedVirtualService{Name: name, Created: true}, nil
 	case len(found) == 1:
-		return v1.ManagedVirtualService{Name: found[0], Created: found[0] == name && made}, nil
+		return v1.ManagedVirtualService{Name: found[0], Created: found[0] == name && isOurs(virtualServices[at])}, nil
 	}
 	return v1.ManagedVirtualService{}, &Problem{v1.ReasonHostConflict, fmt.Sprintf(
 		"VirtualServices %v all concern fault host %s: keep one", found, host)}
+}
+
+// faultCarriers are the VirtualServices for sidecars that bind a host's name; where none does, those that route to it.
+func faultCarriers(key, namespace string, virtualServices []*unstructured.Unstructured) []string {
+	var binding, routing []string
+	for _, vs := range byName(virtualServices) {
+		switch {
+		case !carriesMesh(vs, namespace):
+		case slices.Contains(boundHosts(vs, namespace), key):
+			binding = append(binding, vs.GetName())
+		case slices.ContainsFunc(httpRoutes(vs), func(route object) bool { return allTo(route, key, namespace) }):
+			routing = append(routing, vs.GetName())
+		}
+	}
+	if len(binding) > 0 {
+		return binding
+	}
+	return routing
 }
 
 // isOurs tells whether Sluice made an object: one that people gave the same name is not deleted.

@@ -311,7 +311,7 @@ func genRequest(t *rapid.T) request {
 		port: rapid.Int64Range(80, 81).Draw(t, "port"), gateway: rapid.SampledFrom([]string{"mesh", "gw"}).Draw(t, "gateway"),
 		labels: map[string]string{"app": "ingress"}, query: map[string]string{},
 		scheme: rapid.SampledFrom([]string{"http", "https"}).Draw(t, "scheme"), authority: words.Draw(t, "authority"),
-		namespace: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"),
+		namespace: "istio-ingress",
 	}
 	if rapid.Bool().Draw(t, "header") {
 		q.headers["u"] = words.Draw(t, "u")
@@ -320,6 +320,7 @@ func genRequest(t *rapid.T) request {
 		q.query["q"] = words.Draw(t, "q")
 	}
 	if q.gateway == meshGateway {
+		q.namespace = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace")
 		q.labels = map[string]string{"v": rapid.SampledFrom([]string{"1", "2"}).Draw(t, "label")}
 	}
 	return q

@@ -75,7 +75,8 @@ func TestRefusedForms(t *testing.T) {
 		reason, says string
 	}{
 		"everyone without the flag": {
-			v1.Step{Fault: everyone(""), Probe: probe}, func(w *world) { w.in.UnscopedFaults = true },
+			v1.Step{Fault: everyone(""), Probe: probe},
+			func(w *world) { w.in.UnscopedFaults = true },
 			v1.ReasonUnscopedFault, "start the operator with --allow-unscoped-faults",
 		},
 		"nobody watches": {
@@ -95,7 +96,8 @@ func TestRefusedForms(t *testing.T) {
 			func(w *world) { w.in.Mesh.Mirrors["shadow"] = nil }, v1.ReasonForeignHost, "step s: no Service shadow",
 		},
 		"too much for status": {
-			v1.Step{Match: long}, func(w *world) { w.edit(func(s *v1.RolloutSpec) { s.Steps[0].Match = jason() }) },
+			v1.Step{Match: long},
+			func(w *world) { w.edit(func(s *v1.RolloutSpec) { s.Steps[0].Match = jason() }) },
 			v1.ReasonInvalidSpec, fmt.Sprintf("bytes of status, which has %d for it", trafficLimit),
 		},
 	} {
