@@ -376,8 +376,9 @@ func excludes(absent, present object) bool {
 // mesh; where they do not, the request comes from no pod, and nothing can meet it: false.
 func settleGateways(m object) bool {
 	gateways, _ := m["gateways"].([]any)
-	_, byLabels := m["sourceLabels"]
-	_, byNamespace := m["sourceNamespace"]
+	byLabels := len(child(m, "sourceLabels")) > 0
+	namespace, byNamespace := m["sourceNamespace"]
+	byNamespace = byNamespace && namespace != ""
 	if len(gateways) == 0 || (!byLabels && !byNamespace) {
 		return true
 	}
