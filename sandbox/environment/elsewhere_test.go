@@ -32,7 +32,10 @@ spec:
 // for it outside the mesh, and a VirtualService may fail it.
 func TestExternalHost(t *testing.T) {
 	n := deploy(t, "external", environment.Options{Empty: true})
-	n.apply(deployment("partner", "httpbin", "v7", `}, annotations: {sandbox.sluice.dev/hosts: "api.partner.com,www.wild.com"}`, "{containerPort: 80}") + `---
+	own := func(manifests string) string { // other namespaces see these objects too
+		return strings.NewReplacer("partner.com", n.Namespace+".example", "wild.com", n.Namespace+".test").Replace(manifests)
+	}
+	n.apply(own(deployment("partner", "httpbin", "v7", `}, annotations: {sandbox.sluice.dev/hosts: "api.partner.com,www.wild.com"}`, "{containerPort: 80}") + `---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: partner}
@@ -50,17 +53,17 @@ spec:
   location: MESH_EXTERNAL
   resolution: NONE
   ports: [{number: 80, name: http, protocol: HTTP}]
-`)
+`))
 	n.kubectl("rollout", "status", "deployment", "--timeout=20s")
 	answers := func(url string, want int) func() bool {
-		return func() bool { status, _ := n.get(url); return status == want }
+		return func() bool { status, _ := n.get(own(url)); return status == want }
 	}
 	n.eventually("the external host", answers("http://api.partner.com/headers", 200))
 	n.eventually("a host of the wildcard", answers("http://www.wild.com/headers", 200))
 	n.eventually("its requests in Prometheus", func() bool {
-		return n.query(`reporter="source",destination_service="api.partner.com",source_workload="client",response_code="200"`) > 0
+		return n.query(own(`reporter="source",destination_service="api.partner.com",source_workload="client",response_code="200"`)) > 0
 	})
-	n.apply(`
+	n.apply(own(`
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: partner}
@@ -70,7 +73,7 @@ spec:
   - timeout: 3s
     fault: {abort: {httpStatus: 403, percentage: {value: 100}}}
     route: [{destination: {host: api.partner.com, port: {number: 80}}}]
-`)
+`))
 	n.eventually("403", answers("http://api.partner.com/headers", 403))
 	n.apply(`
 apiVersion: networking.istio.io/v1

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,8 +85,9 @@ spec:
 // leaves for an external host.
 func TestEgressGateway(t *testing.T) {
 	n := deploy(t, "egress", environment.Options{Empty: true})
-	n.apply(deployment("partner", "httpbin", "v7", `}, annotations: {sandbox.sluice.dev/hosts: api.partner.com}`, "{containerPort: 80}") +
-		deployment("egress", "egress", "v1", `, istio: egressgateway}, annotations: {inject.istio.io/templates: gateway}`, "{containerPort: 8080}") + `---
+	host := "api." + n.Namespace + ".example" // other namespaces see the objects too
+	n.apply(strings.ReplaceAll(deployment("partner", "httpbin", "v7", `}, annotations: {sandbox.sluice.dev/hosts: api.partner.com}`, "{containerPort: 80}")+
+		deployment("egress", "egress", "v1", `, gateway: `+n.Namespace+`}, annotations: {inject.istio.io/templates: gateway}`, "{containerPort: 8080}")+`---
 apiVersion: v1
 kind: Service
 metadata: {name: egress}
@@ -100,7 +102,7 @@ apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: egress}
 spec:
-  selector: {istio: egressgateway}
+  selector: {gateway: `+n.Namespace+`}
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [api.partner.com]}]
 ---
 apiVersion: networking.istio.io/v1
@@ -111,13 +113,13 @@ spec:
   gateways: [egress, mesh]
   http:
   - match: [{gateways: [mesh], port: 80}]
-    route: [{destination: {host: egress.` + n.Namespace + `.svc.cluster.local, port: {number: 80}}}]
+    route: [{destination: {host: egress.`+n.Namespace+`.svc.cluster.local, port: {number: 80}}}]
   - match: [{gateways: [egress], port: 80}]
     route: [{destination: {host: api.partner.com, port: {number: 80}}}]
-`)
+`, "api.partner.com", host))
 	n.kubectl("rollout", "status", "deployment", "--timeout=20s")
 	n.eventually("requests that leave through the gateway", func() bool {
-		status, _ := n.get("http://api.partner.com/headers")
-		return status == http.StatusOK && n.query(`reporter="source",source_workload="egress",destination_service="api.partner.com",response_code="200"`) > 0
+		status, _ := n.get("http://" + host + "/headers")
+		return status == http.StatusOK && n.query(`reporter="source",source_workload="egress",destination_service="`+host+`",response_code="200"`) > 0
 	})
 }

@@ -139,6 +139,7 @@ spec:
 		conn, err := net.Dial("tcp", n.IngressAddress(31400))
 		return err == nil && say(conn, "world") == "two world"
 	})
+	n.kubectl("delete", "gateway,virtualservice", "tcp-echo")
 }
 
 func TestTLSByServerName(t *testing.T) {
