@@ -289,6 +289,33 @@ func TestDescribedIsChanged(t *testing.T) {
 	}
 }
 
+// TestDescribedAfterItWasMade: the one route of a VirtualService that was made without a description, which takes every request, goes
+// when routes of other names are described, be it for the Rollout that made it or for one after it.
+func TestDescribedAfterItWasMade(t *testing.T) {
+	for _, text := range []string{describing, describingTCP, describingTLS} {
+		bare := atRest(t, text)
+		name := bare.Name
+		bare.Spec.VirtualServices = nil
+		bare.Status.VirtualServices = []v1.ManagedVirtualService{{Name: name, Created: true}}
+		made := renderNamed(t, bare, name, nil)
+		for who, before := range map[string][]v1.ManagedVirtualService{"itself": bare.Status.VirtualServices, "an earlier one": nil} {
+			r := atRest(t, text)
+			r.Spec.VirtualServices = []v1.VirtualService{{
+				HTTP: []v1.HTTPRouteTemplate{{Name: "all"}},
+				TCP:  []v1.TCPRouteTemplate{{Match: v1.L4Matches{{Port: 31400}}}},
+				TLS:  []v1.TLSRouteTemplate{{Match: v1.TLSMatches{{Port: 443, SniHosts: []string{"a.example.com"}}}}},
+			}}
+			r.Status.VirtualServices = before
+			r.Status.VirtualServices = Survey(r, []*unstructured.Unstructured{made}, nil).Described
+			got := renderNamed(t, r, name, made)
+			want := routeKeys(drivenList(r).of(describedVirtualService(r, r.Described()[0])))
+			if diff := cmp.Diff(want, routeKeys(drivenList(r).of(got))); diff != "" {
+				t.Errorf("%s, made by %s: -want +got:\n%s", name, who, diff)
+			}
+		}
+	}
+}
+
 func TestDescribedConflicts(t *testing.T) {
 	const made = "kind: VirtualService\nmetadata: {name: %, namespace: bookinfo, labels: {app.kubernetes.io/managed-by: sluice}}\nspec: "
 	const theirs = "kind: VirtualService\nmetadata: {name: %, namespace: bookinfo}\nspec: "

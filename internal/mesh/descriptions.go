@@ -28,6 +28,27 @@ func (s *surveyor) checkDescribed(all []*unstructured.Unstructured) {
 		}
 	}
 	s.checkShared(made, all)
+	s.noteMadeRoutes(all)
+}
+
+// noteMadeRoutes adds, to what is described of a VirtualService that Sluice made without a description, the route that it made then:
+// it takes every request, and those described now would never be reached behind it.
+func (s *surveyor) noteMadeRoutes(all []*unstructured.Unstructured) {
+	key := createdKey(s.rollout)
+	for i := range s.found.Described {
+		described := &s.found.Described[i]
+		if s.madeBare(described.Name, all) && !slices.ContainsFunc(described.Routes, func(route v1.ManagedRoute) bool { return route.Key == key }) {
+			described.Routes = append(described.Routes, v1.ManagedRoute{Key: key})
+		}
+	}
+}
+
+// madeBare tells whether Sluice made a VirtualService without a description: for this Rollout, or perhaps for an earlier one.
+func (s *surveyor) madeBare(name string, all []*unstructured.Unstructured) bool {
+	if managed := managedOf(s.rollout, name); managed != nil {
+		return managed.Created && managed.Template == ""
+	}
+	return slices.ContainsFunc(all, func(vs *unstructured.Unstructured) bool { return vs.GetName() == name && isOurs(vs) })
 }
 
 // checkHosts: sidecars obey for a host what its own namespace says, so that other hosts are for gateways only.
@@ -67,7 +88,7 @@ func (s *surveyor) checkTaken(found *unstructured.Unstructured) {
 		s.fail(v1.ReasonInvalidSpec, "VirtualService %s is there and Sluice did not make it, so that it is managed as it is: take gateways, hosts, "+
 			"exportTo, http, tcp and tls out of its entry in spec.virtualServices, or give that another name", name)
 	case !slices.Contains(s.routing, name):
-		s.conflict("VirtualService %s is there already, for another host: give spec.virtualServices another name", name)
+		s.taken(found)
 	}
 }
 

@@ -13,6 +13,7 @@ var descriptions = []string{
 	"",
 	`virtualServices: [{http: [{timeout: 3s}]}]`,
 	`virtualServices: [{http: [{name: api, match: [{uri: {prefix: /api}}], rewrite: {uri: /}}, {timeout: 1s}]}]`,
+	`virtualServices: [{http: [{name: all, timeout: 2s}]}]`,
 	`virtualServices: [{gateways: [mesh]}, {name: edge, gateways: [books], hosts: [shop.example.com], http: [{match: [{uri: {exact: /reviews}}]}]}]`,
 }
 

@@ -310,6 +310,9 @@ func (o *oracle) checkManagedSet(before, after *v1.Rollout) {
 	}
 	driven := drivenKeys(&after.Status)
 	for _, key := range routeKeys {
+		if _, wanted := after.Manages(key.name); !wanted {
+			continue // it was described once, and what is described now leaves it to people
+		}
 		if vs := w.store.at(key, o.visibleOf(key)); vs != nil && manageable(vs.object, before.Status.Traffic) && !slices.Contains(driven, key) {
 			w.violated(16, "a run began that does not drive %s", key)
 		}
