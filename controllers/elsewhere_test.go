@@ -85,6 +85,42 @@ func TestAServiceThatIsGone(t *testing.T) {
 	}
 }
 
+// Whoever edits or takes out the entry of the stable version in mid-run moves none of its pods: what the way back asks of it is
+// whether anything is ready where it leads to.
+func TestReadinessIsOfWhereTrafficLeads(t *testing.T) {
+	for name, tc := range map[string]struct {
+		edit      func(*v1.RolloutSpec)
+		committed v1.Target
+		want      int32
+	}{
+		"as described":             {func(*v1.RolloutSpec) {}, v1.Target{Version: "v2", Host: "reviews-v2", Port: 9080}, 1},
+		"its entry taken out":      {func(s *v1.RolloutSpec) { s.Versions = nil }, v1.Target{Version: "v2", Host: "reviews-v2", Port: 9080}, 1},
+		"moved to an empty host":   {func(s *v1.RolloutSpec) { s.Versions[0].Destination.Host = "gone" }, v1.Target{Version: "v2", Host: "reviews-v2", Port: 9080}, 1},
+		"moved from an empty host": {func(*v1.RolloutSpec) {}, v1.Target{Version: "v2", Host: "gone"}, 0},
+		"its labels edited": {func(s *v1.RolloutSpec) {
+			s.Versions = append(s.Versions, v1.Version{Name: "v1", Labels: labelled("version", "one")})
+		}, v1.Target{Version: "v1", Subset: "v1", Labels: labelled("version", "v1")}, 1},
+		"edited to labels that pods have": {func(s *v1.RolloutSpec) {
+			s.Versions = append(s.Versions, v1.Version{Name: "v1", Labels: labelled("app", "reviews")})
+		}, v1.Target{Version: "v1", Subset: "v1", Labels: labelled("version", "one")}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := elsewhereSpec()
+			tc.edit(&spec)
+			rollout := rolloutOf(spec)
+			rollout.Status.Traffic = &v1.Traffic{Stable: tc.committed, Canary: &v1.Target{Version: "v9", Subset: "v9"}, Weight: 50}
+			if got := seenElsewhere(t).version(rollout, tc.committed.Version, nil).Ready; got != tc.want {
+				t.Errorf("ready %d, want %d", got, tc.want)
+			}
+		})
+	}
+	rollout := rolloutOf(v1.RolloutSpec{Host: "reviews"})
+	rollout.Status.Traffic = &v1.Traffic{Stable: v1.Target{Version: "v2", Host: "reviews-v2"}}
+	if diff := cmp.Diff([]string{"reviews-v2"}, hostsElsewhere(rollout)); diff != "" {
+		t.Errorf("hosts to look at (-want +got):\n%s", diff)
+	}
+}
+
 func TestVersionsThatShareEndpoints(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*v1.RolloutSpec, *sight)

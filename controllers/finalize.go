@@ -62,7 +62,7 @@ func (c *convergence) takeDown(ctx context.Context, reader client.Reader) (recon
 		return reconcile.Result{}, err
 	}
 	istioGone := c.sight.meshProblem != nil && c.sight.meshProblem.Reason == v1.ReasonIstioNotInstalled
-	if istioGone || c.sight.firstOnHost(c.rollout) != "" { // no mesh, or one that is another Rollout's
+	if istioGone || c.sight.keptFrom(c.rollout) != "" { // no mesh, or one that is another Rollout's
 		return reconcile.Result{}, c.release(ctx)
 	}
 	if rest := c.untilReturn(); rest > 0 {

@@ -28,30 +28,47 @@ func (s *sight) hostProblem(rollout *v1.Rollout) *pipeline.Problem {
 	return nil
 }
 
-// firstOnHost names the Rollout that came first to the host, if that is another one: this one writes no mesh then.
+// firstOnHost names a Rollout that came first to the host or to one of the versions', if there is one: this one starts nothing then.
 func (s *sight) firstOnHost(rollout *v1.Rollout) string {
-	first := rollout
-	for i := range s.rollouts {
-		other := &s.rollouts[i]
-		if other.Name != rollout.Name && shareHost(rollout, other) && cameFirst(other, first) {
-			first = other
-		}
-	}
-	if first.Name == rollout.Name {
-		return ""
-	}
-	return first.Name
+	return s.cameBefore(rollout, (*v1.Rollout).HostKeys)
 }
 
-// shareHost tells whether two Rollouts would drive the same routes: the host of one is the other's, or one of its versions' own.
-func shareHost(a, b *v1.Rollout) bool {
-	return slices.Contains(a.HostKeys(), mesh.HostKey(b.Spec.Host, b.Namespace)) || slices.Contains(b.HostKeys(), mesh.HostKey(a.Spec.Host, a.Namespace))
+// keptFrom names a Rollout that came first to a host which traffic was committed to: this one writes no mesh then. A spec that was
+// edited in mid-run, of whichever of the two, keeps no way back from being written.
+func (s *sight) keptFrom(rollout *v1.Rollout) string {
+	return s.cameBefore(rollout, committedKeys)
+}
+
+func (s *sight) cameBefore(rollout *v1.Rollout, keys func(*v1.Rollout) []string) string {
+	for i := range s.rollouts {
+		other := &s.rollouts[i]
+		if other.Name != rollout.Name && (hasHost(keys(rollout), other) || hasHost(keys(other), rollout)) && cameFirst(other, rollout) {
+			return other.Name
+		}
+	}
+	return ""
+}
+
+// hasHost tells whether a Rollout's own host is among keys.
+func hasHost(keys []string, r *v1.Rollout) bool {
+	return slices.Contains(keys, mesh.HostKey(r.Spec.Host, r.Namespace))
+}
+
+// committedKeys are the keys of a Rollout's own host and of those that its committed traffic leads to.
+func committedKeys(r *v1.Rollout) []string {
+	keys := []string{mesh.HostKey(r.Spec.Host, r.Namespace)}
+	for _, t := range committedTargets(r) {
+		if t.Host != "" {
+			keys = append(keys, mesh.HostKey(t.Host, r.Namespace))
+		}
+	}
+	return keys
 }
 
 // cameFirst tells which of two Rollouts has a host: the one that drives it already, else the older one. Timestamps have whole
 // seconds; of the same second the name decides.
 func cameFirst(a, b *v1.Rollout) bool {
-	if drives := drivesHost(a); drives != drivesHost(b) {
+	if drives := drivesShared(a, b); drives != drivesShared(b, a) {
 		return drives
 	}
 	if at, bt := a.CreationTimestamp, b.CreationTimestamp; !at.Equal(&bt) {
@@ -62,6 +79,12 @@ func cameFirst(a, b *v1.Rollout) bool {
 
 // drivesHost tells whether a Rollout has begun to write its host's mesh.
 func drivesHost(rollout *v1.Rollout) bool { return rollout.Status.Traffic != nil }
+
+// drivesShared tells whether a Rollout writes what it has in common with another: its own host, which is that one's or its
+// version's as well, or the other's, where its own traffic was committed to it.
+func drivesShared(a, b *v1.Rollout) bool {
+	return drivesHost(a) && (hasHost(b.HostKeys(), a) || hasHost(committedKeys(a), b))
+}
 
 // faultTargets looks up, for each fault.host of the steps, the VirtualService that would carry the fault. The key of the
 // Rollout's own host, however it is spelled, is empty: there the managed VirtualServices carry it.

@@ -52,6 +52,9 @@ func TestFirstOnHost(t *testing.T) {
 		"versions share a host": {
 			[]v1.Rollout{elsewhere(onHost("a", "reviews", 5, false), "spare"), elsewhere(onHost("b", "ratings", 9, false), "spare")}, map[string]string{"a": "", "b": ""},
 		},
+		"who leads a version to a host that is driven": {
+			[]v1.Rollout{onHost("a", "reviews-v2", 9, true), elsewhere(onHost("b", full, 5, true), "reviews-v2")}, map[string]string{"a": "", "b": "a"},
+		},
 		"both drive": {
 			[]v1.Rollout{onHost("a", "reviews", 5, true), onHost("b", full, 4, true)}, map[string]string{"a": "b", "b": ""},
 		},
@@ -65,6 +68,53 @@ func TestFirstOnHost(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An edit of either one's spec stalls a run, but what it has committed, a rollback say, is written all the same.
+func TestAnEditKeepsNoWayBackFromBeingWritten(t *testing.T) {
+	running, other := onHost("a", "reviews", 9, true), onHost("b", "details", 5, true)
+	committed := elsewhere(running, "details")
+	committed.Status.Traffic = &v1.Traffic{Stable: v1.Target{Version: "v2", Host: "details"}}
+	for name, tc := range map[string]struct {
+		rollouts   []v1.Rollout
+		stalls, is string
+	}{
+		"its own edit":      {[]v1.Rollout{elsewhere(running, "details"), other}, "b", ""},
+		"the other's":       {[]v1.Rollout{running, elsewhere(other, "reviews")}, "", ""},
+		"the same host":     {[]v1.Rollout{running, onHost("b", "reviews", 5, true)}, "b", "b"},
+		"committed to both": {[]v1.Rollout{committed, other}, "b", "b"},
+	} {
+		s := &sight{rollouts: tc.rollouts}
+		if got := s.firstOnHost(&tc.rollouts[0]); got != tc.stalls {
+			t.Errorf("%s: it stalls for %q, want %q", name, got, tc.stalls)
+		}
+		if got := s.keptFrom(&tc.rollouts[0]); got != tc.is {
+			t.Errorf("%s: it is kept from writing by %q, want %q", name, got, tc.is)
+		}
+	}
+}
+
+// Who gives up a host, or takes one, wakes those who may have been in its way.
+func TestHostsMoved(t *testing.T) {
+	before := onHost("a", "reviews", 5, true)
+	leads := elsewhere(before, "details")
+	committed := leads
+	committed.Status.Traffic = &v1.Traffic{Stable: v1.Target{Version: "v2", Host: "details"}}
+	for name, tc := range map[string]struct {
+		before, after v1.Rollout
+		want          bool
+	}{
+		"nothing":              {leads, leads, false},
+		"it begins":            {onHost("a", "reviews", 5, false), before, true},
+		"a version comes":      {before, leads, true},
+		"a version goes":       {leads, before, true},
+		"traffic goes to it":   {leads, committed, true},
+		"its entry is removed": {committed, func() v1.Rollout { r := committed; r.Spec.Versions = nil; return r }(), false},
+	} {
+		if got := hostsMoved(&tc.before, &tc.after); got != tc.want {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
 	}
 }
 

@@ -61,7 +61,7 @@ func (c *convergence) makePlan(now time.Time) plan {
 	if traffic == nil {
 		return plan{}
 	}
-	if detached(c.rollout) || c.sight.firstOnHost(c.rollout) != "" {
+	if detached(c.rollout) || c.sight.keptFrom(c.rollout) != "" {
 		return plan{suspended: true}
 	}
 	if p := c.sight.meshProblem; p != nil {

@@ -74,25 +74,37 @@ func (r *RolloutReconciler) lookAtNeighbours(ctx context.Context, rollout *v1.Ro
 	return err
 }
 
-// lookAtHosts looks up the Rollout's host, and those that its versions have of their own.
+// lookAtHosts looks up the Rollout's host, and those that its versions have of their own, by its spec and by its committed traffic.
 func (r *RolloutReconciler) lookAtHosts(ctx context.Context, rollout *v1.Rollout, s *sight) error {
 	found, err := r.place(ctx, rollout.Spec.Host, rollout.Namespace)
 	if found != nil {
 		s.place = *found
 	}
 	s.elsewhere = map[string]*place{}
-	for i := 0; err == nil && i < len(rollout.Spec.Versions); i++ {
-		d := rollout.Spec.Versions[i].Destination
-		if d == nil {
-			continue
-		}
-		key := v1.HostKey(d.Host, rollout.Namespace)
-		if s.elsewhere[key] == nil {
-			s.elsewhere[key], err = r.place(ctx, d.Host, rollout.Namespace)
+	for _, host := range hostsElsewhere(rollout) {
+		key := v1.HostKey(host, rollout.Namespace)
+		if err == nil && s.elsewhere[key] == nil {
+			s.elsewhere[key], err = r.place(ctx, host, rollout.Namespace)
 		}
 	}
 	s.problem, err = unreadable(err)
 	return err
+}
+
+// hostsElsewhere are those that versions have of their own.
+func hostsElsewhere(rollout *v1.Rollout) []string {
+	var hosts []string
+	for i := range rollout.Spec.Versions {
+		if d := rollout.Spec.Versions[i].Destination; d != nil {
+			hosts = append(hosts, d.Host)
+		}
+	}
+	for _, t := range committedTargets(rollout) {
+		if t.Host != "" {
+			hosts = append(hosts, t.Host)
+		}
+	}
+	return hosts
 }
 
 // allSelectors are those of all the hosts.

@@ -53,8 +53,54 @@ func knownVersions(rollout *v1.Rollout) []string {
 	return names
 }
 
-// version describes a version by its workload and its endpoints; either may be missing.
+// version describes a version as the spec has it. What is ready is counted where traffic has been committed to, though: an edit of
+// the spec moves no pods, and a way back must neither wait for the edited place nor trust it.
 func (s *sight) version(rollout *v1.Rollout, name string, subsets []v1.Subset) pipeline.Version {
+	seen := s.versionOfSpec(rollout, name, subsets)
+	for _, t := range committedTargets(rollout) {
+		now := v1.Target{Subset: seen.Subset, Host: seen.Host, Port: seen.Port}
+		if t.Version == name && !(t.Same(now, rollout.Namespace) && (t.Host != "" || maps.Equal(t.Labels, seen.Labels))) {
+			seen.Ready = s.readyAt(rollout, t)
+		}
+	}
+	return seen
+}
+
+// committedTargets are where status says that traffic goes.
+func committedTargets(rollout *v1.Rollout) []v1.Target {
+	t := rollout.Status.Traffic
+	switch {
+	case t == nil:
+		return nil
+	case t.Canary == nil:
+		return []v1.Target{t.Stable}
+	}
+	return []v1.Target{t.Stable, *t.Canary}
+}
+
+// readyAt counts what serves a committed target, whatever the spec says of its version by now.
+func (s *sight) readyAt(rollout *v1.Rollout, t v1.Target) int32 {
+	at, set, selector := &s.place, t.Labels, labels.SelectorFromSet(t.Labels)
+	if t.Host != "" {
+		if at = s.elsewhere[v1.HostKey(t.Host, rollout.Namespace)]; at == nil {
+			return 0
+		}
+		if at.unlisted() {
+			return 1
+		}
+		set, selector = nil, at.selector()
+	}
+	ready := at.readyEndpoints(set)
+	for i := range at.workloads {
+		if w := &at.workloads[i]; selector.Matches(labels.Set(w.template.Labels)) {
+			ready = max(ready, w.ready)
+		}
+	}
+	return ready
+}
+
+// versionOfSpec describes a version by its workload and its endpoints; either may be missing.
+func (s *sight) versionOfSpec(rollout *v1.Rollout, name string, subsets []v1.Subset) pipeline.Version {
 	if d := rollout.Spec.DestinationOf(name); d != nil {
 		return s.versionElsewhere(rollout, name, d)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"reflect"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -126,8 +127,11 @@ func (r *RolloutReconciler) rolloutHandler() handler.EventHandler {
 			if r.interest.arrived(key) || !r.ledger.own(kindRollout, after) || edited(before, after) {
 				enqueue(q, key, rolloutPriority(before, after))
 			}
-			if faultChanged(before, after) || drivesHost(before) != drivesHost(after) {
+			if moved := hostsMoved(before, after); moved || faultChanged(before, after) {
 				r.wakeNeighbours(q, after)
+				if moved {
+					r.wakeNeighbours(q, before) // whom it is in the way of no more
+				}
 			}
 		},
 		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q queue) {
@@ -137,6 +141,12 @@ func (r *RolloutReconciler) rolloutHandler() handler.EventHandler {
 			}
 		},
 	}
+}
+
+// hostsMoved tells whether a Rollout has, or drives, other hosts than before: others may have them now, or not any more.
+func hostsMoved(before, after *v1.Rollout) bool {
+	return drivesHost(before) != drivesHost(after) || !slices.Equal(before.HostKeys(), after.HostKeys()) ||
+		!slices.Equal(committedKeys(before), committedKeys(after))
 }
 
 func edited(before, after *v1.Rollout) bool {
