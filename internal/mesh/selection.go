@@ -143,25 +143,28 @@ func (s *surveyor) checkSelection(all []*unstructured.Unstructured) {
 		return
 	}
 	entries := s.rollout.Spec.VirtualServices
-	exists := func(name string) bool {
-		return slices.ContainsFunc(all, func(vs *unstructured.Unstructured) bool { return vs.GetName() == name })
+	found := func(name string) *unstructured.Unstructured {
+		if i := slices.IndexFunc(all, func(vs *unstructured.Unstructured) bool { return vs.GetName() == name }); i >= 0 {
+			return all[i]
+		}
+		return nil
 	}
 	var missing []string
 	for i := range entries {
 		name := entries[i].Name
 		switch {
 		case name == "" || s.drives(name) || entries[i].Describes():
-		case !exists(name):
+		case found(name) == nil:
 			missing = append(missing, name)
 		case len(entries[i].Routes) == 0 && !slices.Contains(s.routing, name):
-			s.conflict("VirtualService %s is there already, for another host: give spec.virtualServices another name", name)
+			s.taken(found(name))
 		}
 	}
 	none := len(s.routing)+len(s.rollout.Status.VirtualServices)+len(s.found.Described) == 0
 	switch {
 	case none && len(entries) < 2:
 		s.checkShadow(all)
-		s.checkCreation(exists)
+		s.checkCreation(found)
 		return
 	case len(missing) > 0:
 		s.fail(v1.ReasonVirtualServiceNotFound, "%s", s.describeMissing(missing))
@@ -197,8 +200,16 @@ func hides(all []*unstructured.Unstructured, host, namespace string) string {
 	return ""
 }
 
+// taken says that the name of a VirtualService to be made is another one's, and whose.
+func (s *surveyor) taken(vs *unstructured.Unstructured) {
+	const shown = 3
+	hosts := boundHosts(vs, s.rollout.Namespace)
+	s.conflict("VirtualService %s is there already, for another host (%s, not %s): give spec.virtualServices another name",
+		vs.GetName(), strings.Join(hosts[:min(len(hosts), shown)], ", "), HostKey(s.rollout.Spec.Host, s.rollout.Namespace))
+}
+
 // checkCreation: a VirtualService is to be made, whose name is free, and which has the route that the spec names.
-func (s *surveyor) checkCreation(exists func(string) bool) {
+func (s *surveyor) checkCreation(found func(string) *unstructured.Unstructured) {
 	name := s.rollout.Name
 	var selectors []v1.RouteSelector
 	if entries := s.rollout.Spec.VirtualServices; len(entries) > 0 {
@@ -207,8 +218,8 @@ func (s *surveyor) checkCreation(exists func(string) bool) {
 			name = entries[0].Name
 		}
 	}
-	if exists(name) {
-		s.conflict("VirtualService %s is there already, for another host: give spec.virtualServices another name", name)
+	if vs := found(name); vs != nil {
+		s.taken(vs)
 	}
 	made := s.list.routes(createdVirtualService(s.rollout, name))[0]
 	for i := range selectors {
