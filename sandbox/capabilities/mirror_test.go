@@ -36,7 +36,7 @@ func (s *stage) post(t *testing.T, target, body string) {
 // Test15Mirror: users see v1 alone, and v2 gets copies whose host ends in -shadow, of POSTs first and then of all.
 func Test15Mirror(t *testing.T) {
 	t.Parallel()
-	const get, post, canary = "http://httpbin:8000/get", "http://httpbin:8000/post", "http://httpbin-v2:8000"
+	const get, post, canary = "http://httpbin:8000/get", "http://httpbin:8000/post", "http://only-v2:8000"
 	s := newStage(t, example{dir: "15-mirror", apps: []string{"httpbin.yaml"}})
 	copies := func(method string) int { return s.seenBy(t, canary)[method+" httpbin-shadow:8000"] }
 	s.pushVersion(t, "rollout.yaml", "v2")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Test11Retries: v4 fails one request in five, and no client ever sees one.
+// Test11Retries: v4 fails one request in twenty, and no client ever sees one.
 func Test11Retries(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, example{dir: "11-retries", apps: []string{"bookinfo.yaml"}})
