@@ -186,13 +186,23 @@ func (c *convergence) removeCreated(ctx context.Context) (time.Duration, error) 
 			}
 		}
 	}
-	if status.DestinationRule == nil || !status.DestinationRule.Created {
+	if !c.madeRule() {
 		return 0, nil
 	}
 	if rest, _ := c.notes.untilReleased("", false, c.Config.PropagationDelay, c.Clock.Now()); rest > 0 {
 		return rest, nil
 	}
 	return 0, c.remove(ctx, kindDestinationRule, status.DestinationRule.Name)
+}
+
+// madeRule tells whether the host's rule is there and of Sluice's making.
+func (c *convergence) madeRule() bool {
+	ref := c.rollout.Status.DestinationRule
+	if ref == nil || !ref.Created {
+		return false
+	}
+	found := find(c.sight.destinationRules, ref.Name)
+	return found != nil && mesh.MadeRule(c.rollout, found)
 }
 
 // remove deletes an object, unless that is refused, if it is still there and as it was seen.

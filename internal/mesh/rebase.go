@@ -252,11 +252,11 @@ func (d driver) rebaseRule(out *unstructured.Unstructured) (*unstructured.Unstru
 // KeepNamed gives a rule, which it may change, the found rule's subsets that it lacks and that routes still name: a subset leaves
 // after its last route, whoever takes it out.
 func KeepNamed(found, rule *unstructured.Unstructured, virtualServices []*unstructured.Unstructured) {
-	host := text(child(found.Object, "spec"), "host")
-	if host != text(specOf(rule), "host") {
+	host, namespace := text(child(found.Object, "spec"), "host"), found.GetNamespace()
+	if HostKey(host, namespace) != HostKey(text(specOf(rule), "host"), namespace) {
 		return
 	}
-	names := References(virtualServices, found.GetNamespace(), host)
+	names := References(virtualServices, namespace, host)
 	for _, entry := range objects(child(found.Object, "spec")["subsets"]) {
 		if names[text(entry, "name")] {
 			spec := specOf(rule)

@@ -315,6 +315,8 @@ func TestKeepNamed(t *testing.T) {
 		"{host: reviews, subsets: [{name: v1, labels: {a: b}}]}": "{host: reviews, subsets: [{name: v1, labels: {a: b}}, {name: v3}]}",
 		"{host: reviews}":                        "{host: reviews, subsets: [{name: v1}, {name: v3}]}",
 		"{host: ratings, subsets: [{name: v9}]}": "{host: ratings, subsets: [{name: v9}]}",
+		// The same host, spelled in full from now on.
+		"{host: reviews.bookinfo.svc.cluster.local}": "{host: reviews.bookinfo.svc.cluster.local, subsets: [{name: v1}, {name: v3}]}",
 	} {
 		got := rule(wants)
 		KeepNamed(rule(found), got, routes)

@@ -65,6 +65,13 @@ func holdsNothing(r *v1.Rollout) bool {
 	return len(r.Status.Subsets) == 0 && !given && !written
 }
 
+// MadeRule tells whether Sluice made a rule for a Rollout's host. Where no version is a subset it makes none, and the name that it
+// would have is free for anybody's.
+func MadeRule(r *v1.Rollout, rule *unstructured.Unstructured) bool {
+	host := text(child(rule.Object, "spec"), "host")
+	return isOurs(rule) && HostKey(host, r.Namespace) == HostKey(r.Spec.Host, r.Namespace)
+}
+
 // needsRule tells whether the rule of the host will hold anything.
 func needsRule(r *v1.Rollout) bool {
 	if r.Spec.DestinationRule != nil || len(r.Status.Subsets) > 0 {
