@@ -28,22 +28,20 @@ const diffExample = `  kubectl sluice diff -f deploy/ -n bookinfo
 // failed is the exit code of an error in diff: 1 says that there are differences.
 const failed = codeError(2)
 
+const diffName = "diff"
+
 func (t *tool) diffCommand() *cobra.Command {
 	o := &planOptions{}
 	first := false
 	cmd := &cobra.Command{
-		Use: "diff (-f FILE | -k FOLDER)", Short: "Show what applying files would change, and what would follow in the mesh",
+		Use: diffName + " (-f FILE | -k FOLDER)", Short: "Show what applying files would change, and what would follow in the mesh",
 		Long: diffLong, Example: diffExample, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			differs, err := t.diff(cmd.Context(), o, first)
-			switch {
-			case err != nil:
-				fmt.Fprintf(t.ErrOut, "error: %v\n", err)
-				return failed
-			case differs:
+			if err == nil && differs {
 				return codeError(1)
 			}
-			return nil
+			return err
 		},
 	}
 	o.addFlags(cmd)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,6 +28,8 @@ type lintOptions struct {
 	output string
 	scrape time.Duration
 	delay  time.Duration
+	// assumed is the namespace of objects without one where nobody named it.
+	assumed string
 }
 
 func (t *tool) lintCommand() *cobra.Command {
@@ -55,30 +58,37 @@ func (t *tool) lint(ctx context.Context, o *lintOptions) error {
 	if err != nil {
 		return err
 	}
-	settleIn(objects, t.offlineNamespace())
+	if settleIn(objects, t.offlineNamespace()) && *t.config.Namespace == "" {
+		o.assumed = t.offlineNamespace()
+	}
 	found, err := lint.Check(ctx, objects, lint.Options{ScrapeInterval: o.scrape, PropagationDelay: o.delay, Now: t.clock.Now()})
 	if err != nil {
 		return err
 	}
-	return t.printFindings(o.output, append(findings, found...), objects)
+	findings = append(findings, found...)
+	slices.SortStableFunc(findings, lint.ByPlace)
+	return t.printFindings(o, findings, objects)
 }
 
 // printFindings writes them all; the exit code is 1 if one is an error.
-func (t *tool) printFindings(format string, findings []lint.Finding, objects []manifest.Object) error {
+func (t *tool) printFindings(o *lintOptions, findings []lint.Finding, objects []manifest.Object) error {
 	failed := 0
 	for _, f := range findings {
 		if f.Severity == lint.Error {
 			failed++
 		}
 	}
-	if format == "text" {
+	if o.output == "text" {
 		for _, f := range findings {
 			fmt.Fprintln(t.Out, f)
 		}
 		fmt.Fprintf(t.ErrOut, "%s, %s, %s\n", count(len(objects), "object"), count(failed, "error"), count(len(findings)-failed, "warning"))
+		if failed > 0 && o.assumed != "" {
+			fmt.Fprintf(t.ErrOut, "objects without a namespace were taken to be in %s: -n names another\n", o.assumed)
+		}
 	} else {
 		list := append([]lint.Finding{}, findings...)
-		if err := t.printValue(format, map[string]any{"findings": list, "errors": failed, "warnings": len(findings) - failed}); err != nil {
+		if err := t.printValue(o.output, map[string]any{"findings": list, "errors": failed, "warnings": len(findings) - failed}); err != nil {
 			return err
 		}
 	}

@@ -98,6 +98,9 @@ func (t *tool) planned(ctx context.Context, o *planOptions, name string) (object
 			return nil, nil, err
 		}
 		settleIn(objects, t.offlineNamespace())
+		if err = refuse(ctx, objects); err != nil {
+			return nil, nil, err
+		}
 		if rollouts, err = rolloutsOf(objects, name); err != nil || !o.live {
 			return objects, rollouts, err
 		}

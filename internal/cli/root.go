@@ -29,7 +29,7 @@ func (c codeError) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams, clock clock.PassiveClock) int {
 	command := newCommand(streams, clock)
 	command.SetArgs(args)
-	err := command.ExecuteContext(ctx)
+	executed, err := command.ExecuteContextC(ctx)
 	var code codeError
 	switch {
 	case err == nil:
@@ -38,6 +38,9 @@ func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams,
 		return int(code)
 	}
 	fmt.Fprintf(streams.ErrOut, "error: %v\n", err)
+	if executed.Name() == diffName {
+		return int(failed) // 1 would say that something differs
+	}
 	return 1
 }
 

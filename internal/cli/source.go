@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/internal/lint"
 	"sluice.dev/sluice/internal/manifest"
 )
 
@@ -33,22 +34,7 @@ func (t *tool) read(ctx context.Context, f *files) ([]manifest.Object, error) {
 	if f.kustomize != "" {
 		return manifest.Kustomize(ctx, f.kustomize)
 	}
-	var objects []manifest.Object
-	var failures []error
-	for _, name := range f.names {
-		var found []manifest.Object
-		var err error
-		if manifest.IsKustomization(name) {
-			found, err = manifest.Kustomize(ctx, name)
-		} else {
-			found, err = manifest.Load([]string{name}, f.recursive, t.In)
-		}
-		objects = append(objects, found...)
-		if err != nil {
-			failures = append(failures, err)
-		}
-	}
-	return objects, errors.Join(failures...)
+	return manifest.Load(ctx, f.names, f.recursive, t.In)
 }
 
 // offlineNamespace is where objects without a namespace are: that of -n, else default. The kubeconfig has no say, so that the
@@ -60,19 +46,41 @@ func (t *tool) offlineNamespace() string {
 	return "default"
 }
 
-func settleIn(objects []manifest.Object, namespace string) {
+// settleIn gives each object without a namespace that one, and tells whether there were any.
+func settleIn(objects []manifest.Object, namespace string) (settled bool) {
 	for _, o := range objects {
 		if o.GetNamespace() == "" {
 			o.SetNamespace(namespace)
+			settled = true
 		}
 	}
+	return settled
+}
+
+func isRollout(o manifest.Object) bool {
+	return o.GroupVersionKind() == v1.GroupVersion.WithKind("Rollout")
+}
+
+// refuse tells what of the files the API server would refuse: a run of it would never be.
+func refuse(ctx context.Context, objects []manifest.Object) error {
+	var refusals []error
+	for _, o := range objects {
+		findings, err := lint.Refusals(ctx, o)
+		if err != nil {
+			return err
+		}
+		for _, f := range findings {
+			refusals = append(refusals, errors.New(f.String()))
+		}
+	}
+	return errors.Join(refusals...)
 }
 
 // rolloutsOf are the Rollouts among the objects; of a name, if one is given.
 func rolloutsOf(objects []manifest.Object, name string) ([]manifest.Object, error) {
 	var rollouts []manifest.Object
 	for _, o := range objects {
-		if o.GroupVersionKind().Group == v1.GroupVersion.Group && o.GetKind() == "Rollout" && (name == "" || o.GetName() == name) {
+		if isRollout(o) && (name == "" || o.GetName() == name) {
 			rollouts = append(rollouts, o)
 		}
 	}

@@ -39,16 +39,16 @@ func Split(name string, content []byte) func() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := checkYAML(document); err != nil {
+		if err := Check(document); err != nil {
 			return nil, err
 		}
 		return yaml.YAMLToJSONStrict(document)
 	}
 }
 
-// checkYAML looks at a document's tree before its aliases are expanded, and refuses what would explode, and a second
+// Check looks at the tree of a document in YAML before its aliases are expanded, and refuses what would explode, and a second
 // document that the line-wise splitting has overlooked and the decoder would drop in silence.
-func checkYAML(document []byte) error {
+func Check(document []byte) error {
 	stream := yamlv3.NewDecoder(bytes.NewReader(document))
 	var root yamlv3.Node
 	if err := stream.Decode(&root); err != nil {
@@ -60,8 +60,12 @@ func checkYAML(document []byte) error {
 	if n := (&expansion{sizes: map[*yamlv3.Node]int{}}).size(&root); n > maxNodes {
 		return fmt.Errorf("its aliases expand to more than %d nodes", maxNodes)
 	}
-	if err := stream.Decode(new(yamlv3.Node)); !errors.Is(err, io.EOF) {
-		return errors.New("a second document begins in it: put --- on a line of its own")
+	var second yamlv3.Node
+	switch err := stream.Decode(&second); {
+	case err == nil:
+		return fmt.Errorf("line %d: a second document begins in it: put --- on a line of its own", second.Line)
+	case !errors.Is(err, io.EOF):
+		return fmt.Errorf("a second document begins in it: put --- on a line of its own (%w)", err)
 	}
 	return nil
 }

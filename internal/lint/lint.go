@@ -50,17 +50,18 @@ func Check(ctx context.Context, objects []manifest.Object, options Options) ([]F
 	}
 	c := &checker{options: options, objects: objects}
 	for _, o := range objects {
-		if schema := schemas[o.GroupVersionKind()]; schema != nil {
-			c.validate(ctx, schema, o)
-		}
+		c.refusals(ctx, schemas, o)
 	}
 	for _, s := range c.subjects() {
 		s.check(ctx)
 	}
-	slices.SortStableFunc(c.findings, func(a, b Finding) int {
-		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), strings.Compare(a.Rule, b.Rule))
-	})
+	slices.SortStableFunc(c.findings, ByPlace)
 	return slices.Compact(c.findings), nil
+}
+
+// ByPlace orders findings by file, line and column.
+func ByPlace(a, b Finding) int {
+	return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), strings.Compare(a.Rule, b.Rule))
 }
 
 // Refusals are what the API server would refuse of an object when it is made: fields that it does not know, wrong types and values,
@@ -71,9 +72,7 @@ func Refusals(ctx context.Context, o manifest.Object) ([]Finding, error) {
 		return nil, err
 	}
 	c := &checker{}
-	if schema := schemas[o.GroupVersionKind()]; schema != nil {
-		c.validate(ctx, schema, o)
-	}
+	c.refusals(ctx, schemas, o)
 	return c.findings, nil
 }
 

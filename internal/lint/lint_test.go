@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the goldens and docs/lint.md anew
 
 func check(t *testing.T, files ...string) []lint.Finding {
 	t.Helper()
-	objects, err := manifest.Load(files, false, nil)
+	objects, err := manifest.Load(t.Context(), files, false, nil)
 	findings, err := lint.Unreadable(err)
 	if err != nil {
 		t.Fatal(err)

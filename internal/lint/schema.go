@@ -16,10 +16,12 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
 
+	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/config/crd"
 	"sluice.dev/sluice/internal/manifest"
 )
@@ -74,9 +76,12 @@ func compile(given *apiextensionsv1.CustomResourceValidation) (*kindSchema, erro
 	return &kindSchema{tree, types, cel.NewValidator(tree, true, celconfig.PerCallLimit)}, nil
 }
 
-// validate notes what the API server would refuse when the object is made.
-func (c *checker) validate(ctx context.Context, s *kindSchema, o manifest.Object) {
-	content := o.DeepCopy().Object
+// refusals notes what the API server would refuse of an object of our group.
+func (c *checker) refusals(ctx context.Context, schemas map[schema.GroupVersionKind]*kindSchema, o manifest.Object) {
+	gvk := o.GroupVersionKind()
+	if gvk.Group != v1.GroupVersion.Group {
+		return
+	}
 	refused := func(rule, path, message string) {
 		if c.invalid == nil {
 			c.invalid = map[manifest.Object]bool{}
@@ -84,6 +89,23 @@ func (c *checker) validate(ctx context.Context, s *kindSchema, o manifest.Object
 		c.invalid[o] = true
 		c.find(rule, o, path, "%s", message)
 	}
+	known := schemas[gvk]
+	if known == nil {
+		refused(ruleSchema, "apiVersion", fmt.Sprintf("%s %s is not known: there are the kinds Rollout and GitSync of %s", gvk.GroupVersion(), gvk.Kind, v1.GroupVersion))
+		return
+	}
+	known.validate(ctx, o, refused)
+	if _, ok := o.Object["metadata"].(map[string]any); !ok && o.Object["metadata"] != nil {
+		return // refused by its type
+	}
+	if problems := utilvalidation.IsDNS1123Subdomain(o.GetName()); len(problems) > 0 {
+		refused(ruleSchema, "metadata.name", fmt.Sprintf("%q: it must be a string and a DNS subdomain, such as reviews", o.GetName()))
+	}
+}
+
+// validate tells what the API server would refuse when the object is made, by rule, path and message.
+func (s *kindSchema) validate(ctx context.Context, o manifest.Object, refused func(rule, path, message string)) {
+	content := o.DeepCopy().Object
 	pruned := pruning.PruneWithOptions(content, s.tree, true, structural.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
 	for _, path := range pruned {
 		refused(ruleUnknownField, path, fmt.Sprintf("%s has no such field", o.GetKind()))

@@ -19,7 +19,7 @@ type subject struct {
 	*checker
 	object  manifest.Object
 	rollout *v1.Rollout
-	// near are the other objects of its namespace.
+	// near are the other objects of its namespace, without those that the API server would refuse.
 	near []manifest.Object
 	// surveyed of the VirtualServices and DestinationRules.
 	surveyed mesh.Surveyed
@@ -41,7 +41,7 @@ func (c *checker) subjects() []*subject {
 		}
 		s := &subject{checker: c, object: o}
 		for _, other := range c.objects {
-			if other.GetNamespace() == o.GetNamespace() && other.Unstructured != o.Unstructured {
+			if other.GetNamespace() == o.GetNamespace() && other.Unstructured != o.Unstructured && !c.invalid[other] {
 				s.near = append(s.near, other)
 			}
 		}
@@ -141,7 +141,11 @@ func (s *subject) checkHostTwice() {
 		theirs, _, err := unstructured.NestedString(other.Object, "spec", "host")
 		same := err == nil && isRollout(other) && other.GetNamespace() == s.object.GetNamespace() &&
 			mesh.HostKey(theirs, other.GetNamespace()) == mesh.HostKey(host, s.object.GetNamespace())
-		if same {
+		switch {
+		case same && other.GetName() == s.object.GetName() && s.object.GetName() != "":
+			s.find(ruleHostTwice, s.object, "metadata.name", "%s stands at %s already: the one that is applied last would replace the other", s.object.Ref(), other.At("metadata.name"))
+			return
+		case same:
 			s.find(ruleHostTwice, s.object, "spec.host", "%s is the host of %s already (%s): the younger of the two would be Stalled, HostConflict",
 				host, other.Ref(), other.At("spec.host"))
 			return

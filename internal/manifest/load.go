@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,9 +15,10 @@ import (
 // maxBytes of one file; larger ones are no manifests.
 const maxBytes = 16 << 20
 
-// Load reads files, folders and, as "-", a stream. Of a folder it reads what ends in .yaml, .yml or .json, below it too if
-// recursive. What can be read is returned beside an error that joins one *FileError for each place that can not.
-func Load(names []string, recursive bool, stdin io.Reader) ([]Object, error) {
+// Load reads files, folders and, as "-", a stream. Of a folder it reads what GitSync would: what ends in .yaml, .yml or .json and does
+// not begin with a dot, below it too if recursive; a folder with a kustomization is rendered instead. What can be read is returned
+// beside an error that joins one *FileError for each place that can not.
+func Load(ctx context.Context, names []string, recursive bool, stdin io.Reader) ([]Object, error) {
 	var objects []Object
 	var failures []error
 	for _, name := range names {
@@ -25,7 +27,7 @@ func Load(names []string, recursive bool, stdin io.Reader) ([]Object, error) {
 			failures = append(failures, err)
 		}
 		for _, file := range files {
-			found, err := loadFile(file, stdin)
+			found, err := load(ctx, file, stdin)
 			objects = append(objects, found...)
 			if err != nil {
 				failures = append(failures, err)
@@ -33,6 +35,13 @@ func Load(names []string, recursive bool, stdin io.Reader) ([]Object, error) {
 		}
 	}
 	return objects, errors.Join(failures...)
+}
+
+func load(ctx context.Context, name string, stdin io.Reader) ([]Object, error) {
+	if name != "-" && IsKustomization(name) {
+		return Kustomize(ctx, name)
+	}
+	return loadFile(name, stdin)
 }
 
 func loadFile(name string, stdin io.Reader) ([]Object, error) {
@@ -55,7 +64,7 @@ func loadFile(name string, stdin io.Reader) ([]Object, error) {
 	return Read(shown, content)
 }
 
-// filesOf lists the files that a name stands for, sorted.
+// filesOf lists the files, and the folders with a kustomization, that a name stands for, sorted.
 func filesOf(name string, recursive bool) ([]string, error) {
 	if name == "-" {
 		return []string{name}, nil
@@ -72,9 +81,12 @@ func filesOf(name string, recursive bool) ([]string, error) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != name && !recursive:
+		case entry.IsDir() && path != name && (!recursive || strings.HasPrefix(entry.Name(), ".")):
 			return filepath.SkipDir
-		case !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(path))):
+		case entry.IsDir() && IsKustomization(path):
+			files = append(files, path)
+			return filepath.SkipDir
+		case isManifest(path, entry):
 			files = append(files, path)
 		}
 		return nil
@@ -83,9 +95,21 @@ func filesOf(name string, recursive bool) ([]string, error) {
 		return nil, &FileError{Position{File: name}, err}
 	}
 	if len(files) == 0 {
-		return nil, &FileError{Position{File: name}, errors.New("no .yaml, .yml or .json file in this folder (-R looks below it, -k reads a kustomization)")}
+		return nil, &FileError{Position{File: name}, errors.New("no .yaml, .yml or .json file in this folder (-R looks below it)")}
 	}
 	return files, nil
+}
+
+// isManifest tells whether an entry of a folder is read. A link is, to whatever it leads; a pipe would never end.
+func isManifest(path string, entry fs.DirEntry) bool {
+	if strings.HasPrefix(entry.Name(), ".") || !slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(path))) {
+		return false
+	}
+	if entry.Type()&fs.ModeSymlink == 0 {
+		return entry.Type().IsRegular()
+	}
+	info, err := os.Stat(path)
+	return err != nil || info.Mode().IsRegular()
 }
 
 func rootCause(err error) error {

@@ -2,6 +2,7 @@ package manifest_test
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +63,9 @@ func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"syntax":         {"a: 1\n---\nb: [\n", "x.yaml:3:1: did not find"},
 		"duplicate key":  {"kind: A\n---\napiVersion: v1\nkind: A\nkind: B\n", `x.yaml:5:1: key "kind" already set`},
+		"keys twice":     {"kind: A\n---\napiVersion: v1\nkind: A\nkind: B\napiVersion: v2\n", `x.yaml:6:1: key "apiVersion" already set`},
+		"second object":  {"kind: A\n---\n{kind: A, apiVersion: v1}\n--- {kind: B, apiVersion: v1}\n...\n{kind: C}\n", "x.yaml:4:1: a second document begins in it: put --- on a line of its own"},
+		"no text":        {"a: \xff\n", "x.yaml:1:1: this is no text in UTF-8"},
 		"no object":      {"- 1\n", "x.yaml:1:1: this is no object"},
 		"no kind":        {"apiVersion: v1\n", "x.yaml:1:1: this is no Kubernetes object"},
 		"one of several": {"apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\nfoo: 1\n", "x.yaml:4:1: this is no Kubernetes object"},
@@ -81,7 +85,8 @@ func TestLoad(t *testing.T) {
 	}
 	for file, content := range map[string][]byte{
 		"a.yaml": object("a"), "b.json": []byte(`{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "b"}}`),
-		"README.md": []byte("no manifest"), "below/c.yml": object("c"),
+		"README.md": []byte("no manifest"), "below/c.yml": object("c"), ".hidden/d.yaml": object("d"), "below/.e.yaml": object("e"),
+		"below/kustomized/kustomization.yaml": []byte("resources: [f.yaml]\nnamePrefix: new-\n"), "below/kustomized/f.yaml": object("f"),
 	} {
 		path := filepath.Join(dir, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -91,16 +96,22 @@ func TestLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	pipe, err := net.Listen("unix", filepath.Join(dir, "pipe.yaml")) // reading it would wait, or fail
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pipe.Close() })
 	for _, c := range []struct {
 		names     []string
 		recursive bool
 		want      string
 	}{
 		{[]string{dir}, false, "a b"},
-		{[]string{dir}, true, "a b c"},
+		{[]string{dir}, true, "a b c new-f"},
+		{[]string{filepath.Join(dir, "below", "kustomized"), filepath.Join(dir, ".hidden")}, false, "new-f d"},
 		{[]string{filepath.Join(dir, "below", "c.yml"), "-"}, false, "c stream"},
 	} {
-		objects, err := manifest.Load(c.names, c.recursive, strings.NewReader(string(object("stream"))))
+		objects, err := manifest.Load(t.Context(), c.names, c.recursive, strings.NewReader(string(object("stream"))))
 		var names []string
 		for _, o := range objects {
 			names = append(names, o.GetName())
@@ -109,10 +120,10 @@ func TestLoad(t *testing.T) {
 			t.Errorf("%v recursive=%v: error %v (-want +got):\n%s", c.names, c.recursive, err, diff)
 		}
 	}
-	if _, err := manifest.Load([]string{filepath.Join(dir, "none.yaml")}, false, nil); err == nil || !strings.Contains(err.Error(), "none.yaml: no such file") {
+	if _, err := manifest.Load(t.Context(), []string{filepath.Join(dir, "none.yaml")}, false, nil); err == nil || !strings.Contains(err.Error(), "none.yaml: no such file") {
 		t.Errorf("error %v, want one that names the missing file", err)
 	}
-	if _, err := manifest.Load([]string{t.TempDir()}, false, nil); err == nil || !strings.Contains(err.Error(), "no .yaml, .yml or .json file") {
+	if _, err := manifest.Load(t.Context(), []string{t.TempDir()}, false, nil); err == nil || !strings.Contains(err.Error(), "no .yaml, .yml or .json file") {
 		t.Errorf("error %v, want one that says that the folder is empty", err)
 	}
 }

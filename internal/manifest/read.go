@@ -2,14 +2,20 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8syaml "sigs.k8s.io/yaml"
+
+	"sluice.dev/sluice/internal/document"
 )
 
 // FileError is a file, or a document in one, that can not be read.
@@ -27,9 +33,19 @@ func (e *FileError) Unwrap() error { return e.Err }
 // Read decodes the documents of a file, YAML or JSON, and expands Lists. Documents that hold nothing are left out. What can be
 // read is returned beside an error that joins a *FileError for each document that can not.
 func Read(file string, content []byte) ([]Object, error) {
+	if !document.IsText(content) {
+		return nil, &FileError{Position{File: file, Line: 1, Column: 1}, errors.New("this is no text in UTF-8")}
+	}
 	var objects []Object
 	var failures []error
-	for _, doc := range split(content) {
+	documents := split(content)
+	if strings.EqualFold(filepath.Ext(file), ".json") {
+		var err error
+		if documents, err = splitJSON(file, content); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	for _, doc := range documents {
 		found, err := doc.objects(file)
 		objects = append(objects, found...)
 		if err != nil {
@@ -39,15 +55,15 @@ func Read(file string, content []byte) ([]Object, error) {
 	return objects, errors.Join(failures...)
 }
 
-// document is a part of a file that begins after so many lines.
-type document struct {
+// part is a document of a file that begins after so many lines.
+type part struct {
 	offset int
 	text   []byte
 }
 
 // split parts a file at the lines that begin a document.
-func split(content []byte) []document {
-	var documents []document
+func split(content []byte) []part {
+	var documents []part
 	begin, beginLine, line := 0, 0, 0
 	for at := 0; at < len(content); line++ {
 		end := bytes.IndexByte(content[at:], '\n')
@@ -56,12 +72,12 @@ func split(content []byte) []document {
 			next = at + end + 1
 		}
 		if at > begin && separates(content[at:next]) {
-			documents = append(documents, document{beginLine, content[begin:at]})
+			documents = append(documents, part{beginLine, content[begin:at]})
 			begin, beginLine = at, line
 		}
 		at = next
 	}
-	return append(documents, document{beginLine, content[begin:]})
+	return append(documents, part{beginLine, content[begin:]})
 }
 
 func separates(line []byte) bool {
@@ -69,13 +85,44 @@ func separates(line []byte) bool {
 	return ok && (len(rest) == 0 || bytes.ContainsAny(rest[:1], " \t\r\n"))
 }
 
-var yamlLine = regexp.MustCompile(`(?:yaml: )?(?:unmarshal errors:\s*)?line (\d+):\s*`)
+// splitJSON parts a stream of JSON values, of which a file may hold several as it may hold several YAML documents.
+func splitJSON(file string, content []byte) ([]part, error) {
+	stream := json.NewDecoder(bytes.NewReader(content))
+	linesUntil := func(offset int) int { return bytes.Count(content[:offset], []byte("\n")) }
+	var values []part
+	for {
+		var value json.RawMessage
+		err := stream.Decode(&value)
+		end := int(stream.InputOffset())
+		switch {
+		case errors.Is(err, io.EOF):
+			return values, nil
+		case err != nil:
+			return values, &FileError{Position{File: file, Line: linesUntil(end) + 1, Column: 1}, err}
+		}
+		values = append(values, part{linesUntil(end - len(value)), value})
+	}
+}
 
-// failure is an error at the line that the YAML parser names, which counts within the document.
-func (d document) failure(file string, err error) error {
-	line, message := d.offset+1, err.Error()
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+):\s*`)
+
+// failure is an error at each line that the YAML parser names, which counts within the document.
+func (d part) failure(file string, err error) error {
+	several, found := strings.CutPrefix(err.Error(), "yaml: unmarshal errors:\n")
+	if !found {
+		return d.failureAt(file, err.Error())
+	}
+	var all []error
+	for line := range strings.Lines(several) {
+		all = append(all, d.failureAt(file, strings.TrimSpace(line)))
+	}
+	return errors.Join(all...)
+}
+
+func (d part) failureAt(file, message string) error {
+	line := d.offset + 1
 	if at := yamlLine.FindStringSubmatchIndex(message); at != nil {
-		if n, convErr := strconv.Atoi(message[at[2]:at[3]]); convErr == nil {
+		if n, err := strconv.Atoi(message[at[2]:at[3]]); err == nil {
 			line = d.offset + n
 		}
 		message = message[at[1]:]
@@ -83,7 +130,10 @@ func (d document) failure(file string, err error) error {
 	return &FileError{Position{File: file, Line: line, Column: 1}, errors.New(message)}
 }
 
-func (d document) objects(file string) ([]Object, error) {
+func (d part) objects(file string) ([]Object, error) {
+	if err := document.Check(d.text); err != nil {
+		return nil, d.failure(file, err)
+	}
 	raw, err := k8syaml.YAMLToJSONStrict(d.text)
 	if err != nil {
 		return nil, d.failure(file, err)

@@ -42,7 +42,7 @@ func read(t *testing.T, text string) plan.Input {
 
 func load(t *testing.T, names ...string) plan.Input {
 	t.Helper()
-	objects, err := manifest.Load(names, false, nil)
+	objects, err := manifest.Load(t.Context(), names, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 
 // A Rollout that is read in mid-run goes on from there: what is left to write is the rest of the whole plan.
 func TestResume(t *testing.T) {
-	objects, err := manifest.Load([]string{"../../examples/reviews"}, false, nil)
+	objects, err := manifest.Load(t.Context(), []string{"../../examples/reviews"}, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,1 @@
+lint -f testdata/broken/several.yaml

@@ -1,0 +1,1 @@
+lint -R -f testdata/kustomized

@@ -1,0 +1,1 @@
+lint -f testdata/broken/stream.json

@@ -1,0 +1,1 @@
+lint -f ../lint/testdata/file.good.yaml -f ../lint/testdata/file.good.yaml

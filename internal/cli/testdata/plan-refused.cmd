@@ -1,0 +1,1 @@
+plan -f testdata/broken/later.yaml
