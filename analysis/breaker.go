@@ -147,7 +147,7 @@ func blindTo(known counts, w pipeline.BreakerWatch) string {
 	_, overflows := known.total[partOverflow]
 	_, ejections := known.total[partEjection]
 	from, canary := sourcesOf(w), w.Canary
-	byVersion := w.Scope != v1.BreakerHost && canary.Host == ""
+	byVersion := w.Scope != v1.BreakerHost && (canary.Host == "" || canary.SharesHost)
 	switch {
 	case byVersion && !from.versions && !overflows && slices.Contains(w.Signals, v1.SignalOverflow):
 		return fmt.Sprintf("Prometheus has no %s of version %s's clusters: of a connection that is refused Istio's metrics tell no version, so the callers' proxies have to expose Envoy's (proxyStatsMatcher)",

@@ -5,6 +5,7 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -238,20 +239,32 @@ func flagMatcher(flags ...string) string {
 // in newer releases with a suffix after a semicolon.
 func clusterMatcher(w pipeline.BreakerWatch) string {
 	if w.Scope == v1.BreakerHost {
-		return fmt.Sprintf("cluster_name=~%q", clusters(w, anySubset))
+		return fmt.Sprintf("cluster_name=~%q", clusters(w, anyPort, anySubset))
 	}
-	return fmt.Sprintf("cluster_name=~%q", clusters(w, regexp.QuoteMeta(w.Subset)))
+	return fmt.Sprintf("cluster_name=~%q", canaryClusters(w))
 }
 
 // otherClusters selects all of the host's clusters but the canary's.
 func otherClusters(w pipeline.BreakerWatch) string {
-	return fmt.Sprintf("cluster_name=~%q,cluster_name!~%q", clusters(w, anySubset), clusters(w, regexp.QuoteMeta(w.Subset)))
+	return fmt.Sprintf("cluster_name=~%q,cluster_name!~%q", clusters(w, anyPort, anySubset), canaryClusters(w))
 }
 
-const anySubset = "[^|]*"
+const (
+	anyPort   = "[0-9]+"
+	anySubset = "[^|]*"
+)
 
-func clusters(w pipeline.BreakerWatch, subset string) string {
-	return `outbound\|[0-9]+\|` + subset + `\|` + anyOf(w) + `(;.*)?`
+// canaryClusters are the canary's alone: where stable is on another port of the host, those of its port.
+func canaryClusters(w pipeline.BreakerWatch) string {
+	port := anyPort
+	if w.Canary.SharesHost {
+		port = strconv.FormatUint(uint64(w.Canary.Port), 10)
+	}
+	return clusters(w, port, regexp.QuoteMeta(w.Subset))
+}
+
+func clusters(w pipeline.BreakerWatch, port, subset string) string {
+	return `outbound\|` + port + `\|` + subset + `\|` + anyOf(w) + `(;.*)?`
 }
 
 // anyOf matches the names in full of the hosts that count.
@@ -315,7 +328,7 @@ func readCounts(answer model.Value, w pipeline.BreakerWatch) (counts, bool) {
 // workload only; the version is told where a response came first.
 func ofCanary(metric model.Metric, w pipeline.BreakerWatch) bool {
 	canary := w.Canary
-	if canary.Host != "" {
+	if canary.Host != "" && !canary.SharesHost {
 		return true // the requests are those to its host
 	}
 	if revision := canonicalRevision(canary); revision != "" && !isService(w.Host, w.Namespace) {

@@ -413,3 +413,29 @@ func TestBreakerElsewhere(t *testing.T) {
 		t.Errorf("of the whole host, %s is missing:\n%s", want, parts[partOverflow])
 	}
 }
+
+// TestBreakerOfAPort: stable answers on another port of the host, and what is lost there is not the canary's.
+func TestBreakerOfAPort(t *testing.T) {
+	w := breakerOf("w")
+	w.Subset, w.Canary = "", pipeline.GateTarget{Version: "v2", Host: "api.partner.com", SharesHost: true, Port: 8081}
+	parts := lookup{watch: w, at: at(60), hostTaken: at(0)}.parts()
+	for part, want := range map[string]string{
+		partOverflow:  `cluster_name=~"outbound\\|8081\\|\\|api\\.partner\\.com(;.*)?"`,
+		partElsewhere: `cluster_name=~"outbound\\|[0-9]+\\|[^|]*\\|api\\.partner\\.com(;.*)?",cluster_name!~"outbound\\|8081\\|`,
+	} {
+		if !strings.Contains(parts[part], want) {
+			t.Errorf("part %s lacks %s:\n%s", part, want, parts[part])
+		}
+	}
+	lost := model.Vector{lostRequests("UO", "v2", "api-v1", 2), partOf(partSeen, 1)}
+	if known, _ := readCounts(lost, w); known.flagged[flagOverflow] != 0 {
+		t.Errorf("stable's overflows: %v are the canary's", known.flagged)
+	}
+	if blind, _ := see(&call{answer: lost}, w); !strings.Contains(blind, "can not tell it apart") {
+		t.Errorf("without a workload, blind: %q", blind)
+	}
+	w.Canary.Workload = "api-v1"
+	if known, _ := readCounts(lost, w); known.flagged[flagOverflow] != 2 {
+		t.Errorf("its workload's overflows: %v", known.flagged)
+	}
+}

@@ -128,6 +128,10 @@ func canaryMatchers(g pipeline.GateWatch) (string, error) {
 	if g.Exposure == pipeline.ExposureMirror {
 		reporter = "destination"
 	}
+	if g.Canary.SharesHost && g.Canary.Workload == "" {
+		return "", fmt.Errorf("gate %s: version %s answers on a port of %s beside %s and has no workload, so Istio's metrics can not tell it apart; give it a host of its own, or give the gate a query",
+			g.Name, g.Canary.Version, g.Canary.Host, g.Stable.Version)
+	}
 	if g.Canary.Host != "" {
 		return elsewhereMatchers(g, reporter), nil
 	}
@@ -147,13 +151,18 @@ func canaryMatchers(g pipeline.GateWatch) (string, error) {
 }
 
 // elsewhereMatchers select the requests to a canary with a host of its own. What its own proxies report bears the name of any of
-// the Services that select its pods, so there its workload tells, where there is one.
+// the Services that select its pods, so there its workload tells, where there is one; and so it does where stable answers on
+// another port of the same host, since metrics name no ports.
 func elsewhereMatchers(g pipeline.GateWatch, reporter string) string {
 	if g.Exposure == pipeline.ExposureMirror && g.Canary.Workload != "" {
 		return fmt.Sprintf("reporter=%q,destination_workload=%q,destination_workload_namespace=%q", reporter, g.Canary.Workload, g.Namespace)
 	}
-	return fmt.Sprintf("reporter=%q,destination_service_name=%q,destination_service_namespace=%q",
+	host := fmt.Sprintf("reporter=%q,destination_service_name=%q,destination_service_namespace=%q",
 		reporter, serviceName(g.Canary.Host, g.Namespace), g.Namespace)
+	if g.Canary.SharesHost {
+		return host + fmt.Sprintf(",destination_workload=%q", g.Canary.Workload)
+	}
+	return host
 }
 
 // isService: endpoints of any other host are a ServiceEntry's, and may have no proxy that tells its version. Of those the callers'
@@ -164,7 +173,7 @@ func isService(host, namespace string) bool {
 
 // canonicalRevision is what Istio makes of a version's labels; empty: nothing.
 func canonicalRevision(t pipeline.GateTarget) string {
-	for _, label := range []string{"service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"} {
+	for _, label := range v1.RevisionLabels {
 		if revision := t.Labels[label]; revision != "" {
 			return revision
 		}

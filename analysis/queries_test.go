@@ -64,6 +64,10 @@ func TestCanaryMatchersElsewhere(t *testing.T) {
 			pipeline.GateTarget{Version: "v2", Labels: map[string]string{"version": "v2"}}, pipeline.ExposureTraffic,
 			`reporter="source",destination_service_name="api.partner.com",destination_service_namespace="bookinfo",destination_canonical_revision="v2"`,
 		},
+		"a port of stable's host": {
+			pipeline.GateTarget{Version: "v2", Host: "api.partner.com", Workload: "api-v2", SharesHost: true, Port: 8081}, pipeline.ExposureTraffic,
+			`reporter="source",destination_service_name="api.partner.com",destination_service_namespace="bookinfo",destination_workload="api-v2"`,
+		},
 		"an external host": {
 			pipeline.GateTarget{Version: "v2", Host: "API-v2.partner.com"}, pipeline.ExposureTraffic,
 			`reporter="source",destination_service_name="api-v2.partner.com",destination_service_namespace="bookinfo"`,
@@ -134,6 +138,9 @@ func TestMakeQueryErrors(t *testing.T) {
 	for want, change := range map[string]func(*pipeline.GateWatch){
 		"neither a label `version` nor a workload": func(g *pipeline.GateWatch) {
 			g.Canary = pipeline.GateTarget{Version: "v3"}
+		},
+		"version v3 answers on a port of api.partner.com beside v1": func(g *pipeline.GateWatch) {
+			g.Canary = pipeline.GateTarget{Version: "v3", Host: "api.partner.com", SharesHost: true, Port: 8081}
 		},
 		`quantile: "1.5"; a number between 0 and 1`: func(g *pipeline.GateWatch) {
 			g.Metric, g.Quantile = v1.MetricLatency, "1.5"

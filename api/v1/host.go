@@ -8,6 +8,9 @@ import (
 // ClusterDomain is the DNS suffix of Services.
 const ClusterDomain = "svc.cluster.local"
 
+// RevisionLabels are the labels of pods that Istio takes a workload's canonical revision from; the first that is there counts.
+var RevisionLabels = []string{"service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"}
+
 // HostKey is the name that Istio gives a host of a namespace's VirtualService or DestinationRule: a name without dots is a
 // Service of that namespace, any other name stands as it is. Hosts are the same when their keys are.
 func HostKey(host, namespace string) string {
@@ -57,10 +60,10 @@ func (t Target) Same(other Target, namespace string) bool {
 	return t.Subset == other.Subset && HostKey(t.Host, namespace) == HostKey(other.Host, namespace) && t.Port == other.Port
 }
 
-// SendsTo tells whether a route named a version's subset or own host when it was found.
+// SendsTo tells whether a route named a version's subset or own host, and its port if it named a version's, when it was found.
 func (r ManagedRoute) SendsTo(t Target, namespace string) bool {
 	if r.Host != "" {
-		return t.Host != "" && r.Host == HostKey(t.Host, namespace)
+		return t.Host != "" && r.Host == HostKey(t.Host, namespace) && (r.Port == 0 || r.Port == t.Port)
 	}
 	return t.Host == "" && r.Subset == t.Subset
 }

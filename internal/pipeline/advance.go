@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -155,7 +156,7 @@ func (d *draft) makeWatch(stage *stage) *Watch {
 	for i := range stage.gates {
 		gate := &stage.gates[i]
 		gate.start(applied, d.in.PropagationDelay)
-		gate.Canary, gate.Stable = d.gateTarget(d.status.Run.To), d.gateTarget(d.status.Run.From)
+		gate.Canary, gate.Stable = d.canaryTarget(), d.gateTarget(d.status.Run.From)
 		watch.Gates = append(watch.Gates, *gate)
 	}
 	if stage.probe != nil {
@@ -172,6 +173,23 @@ func (d *draft) makeWatch(stage *stage) *Watch {
 func (d *draft) gateTarget(version string) GateTarget {
 	seen := d.in.Versions[version]
 	return GateTarget{Version: version, Workload: seen.Workload, Labels: seen.Labels, Host: seen.Host}
+}
+
+// canaryTarget is the canary as metrics tell it from stable: labels that stable's pods bear as well tell nothing, and no labels do
+// where both answer on one host.
+func (d *draft) canaryTarget() GateTarget {
+	canary, stable := d.gateTarget(d.status.Run.To), d.gateTarget(d.status.Run.From)
+	if canary.Host != "" && v1.HostKey(canary.Host, d.rollout.Namespace) == v1.HostKey(stable.Host, d.rollout.Namespace) {
+		canary.SharesHost, canary.Port, canary.Labels = true, d.in.Versions[d.status.Run.To].Port, nil
+		return canary
+	}
+	canary.Labels = maps.Clone(canary.Labels)
+	for _, label := range v1.RevisionLabels {
+		if value := canary.Labels[label]; value != "" && value == stable.Labels[label] {
+			delete(canary.Labels, label)
+		}
+	}
+	return canary
 }
 
 // testProblem is a query that Prometheus refuses or a probe that may not be made.

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -88,7 +87,7 @@ func (d *draft) breakerWatch(plan []stage) *BreakerWatch {
 	w := &BreakerWatch{
 		Signals: d.breakerSignals(), Scope: v1.BreakerCanary, Window: durationOr(spec.Window, defaultBreakerWindow),
 		MaxTrips: int(valueOr(spec.MaxTrips, 0)), Since: run.StartedAt.Time, RunStart: run.StartedAt.Time,
-		Host: d.rollout.Spec.Host, Namespace: d.rollout.Namespace, Canary: d.breakerTarget(), Subset: d.canarySubset(),
+		Host: d.rollout.Spec.Host, Namespace: d.rollout.Namespace, Canary: d.canaryTarget(), Subset: d.canarySubset(),
 		Protocol: d.rollout.Spec.Protocol,
 	}
 	if len(w.Signals) == 0 {
@@ -133,16 +132,6 @@ func (d *draft) breakerSignals() []v1.BreakerSignal {
 	default:
 		return b.Signals
 	}
-}
-
-// breakerTarget is the canary as metrics name it. A label version that stable's pods bear as well tells nothing.
-func (d *draft) breakerTarget() GateTarget {
-	canary, stable := d.gateTarget(d.status.Run.To), d.gateTarget(d.status.Run.From)
-	if v := canary.Labels["version"]; v != "" && v == stable.Labels["version"] {
-		canary.Labels = maps.Clone(canary.Labels)
-		delete(canary.Labels, "version")
-	}
-	return canary
 }
 
 // canaryPool names the canary among the mesh's breakers: by its subset, or by the full name of its own host.

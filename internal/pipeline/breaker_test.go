@@ -169,12 +169,13 @@ func TestFaultStepsDoNotCount(t *testing.T) {
 	w.trips(overflow).want(v1.PhaseRolledBack, v1.ReasonTrip, "v1", 0).wantEvent("Overflow 12 > 0 in 30s on the whole host at step 2/4")
 }
 
-// Where both versions' pods bear the same label version, stable's overflows are told apart by the workload.
+// Where both versions' pods bear the same label version, stable's overflows and errors are told apart by the workload.
 func TestVersionsOfTheSameLabel(t *testing.T) {
-	w := guarded(t).see("v3", func(v *Version) { v.Labels = map[string]string{"version": "v1", "track": "new"} })
-	canary := w.ask("v3").untilStep("half").breaker().Canary
-	if canary.Labels["version"] != "" || canary.Labels["track"] != "new" || canary.Workload != "reviews-v3" {
-		t.Errorf("the canary's are those of %+v", canary)
+	w := guarded(t).see("v3", func(v *Version) { v.Labels = map[string]string{"version": "v1", "track": "new"} }).ask("v3").untilStep("half")
+	for who, canary := range map[string]GateTarget{"breaker": w.breaker().Canary, "gate": w.last.Watch.Gates[0].Canary} {
+		if canary.Labels["version"] != "" || canary.Labels["track"] != "new" || canary.Workload != "reviews-v3" {
+			t.Errorf("%s: the canary's are those of %+v", who, canary)
+		}
 	}
 }
 

@@ -83,6 +83,9 @@ type GateTarget struct {
 	Labels   map[string]string
 	// Host of the version's own, as in the spec; empty: the Rollout's.
 	Host string
+	// SharesHost: the version that it is compared with answers on another port of that host, and this one on Port.
+	SharesHost bool
+	Port       uint32
 }
 
 // ProbeWatch is a probe with its time.

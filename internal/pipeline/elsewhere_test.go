@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	v1 "sluice.dev/sluice/api/v1"
 )
 
@@ -92,5 +94,28 @@ func TestWhatForbidsAVersionElsewhere(t *testing.T) {
 			w.in.Mesh.Faults = map[string]FaultTarget{"ratings": carrier}
 			w.see("v2", tc.see).ask("v2").settle().want(v1.PhaseStalled, tc.reason, "v1", 0)
 		})
+	}
+}
+
+// TestTwoPortsOfOneHost: metrics name no ports, so neither gates nor the breaker are told of labels that both versions may bear.
+func TestTwoPortsOfOneHost(t *testing.T) {
+	on := func(port uint32) func(*Version) {
+		return func(v *Version) {
+			v.Host, v.Port, v.Workload, v.Labels = "api.partner.com", port, "api", map[string]string{"version": "v2"}
+		}
+	}
+	w := partner(t, weight("half", 50, 10)).edit(func(s *v1.RolloutSpec) { s.Breaker = &v1.Breaker{} })
+	w.see("v1", func(v *Version) { v.Port = 8080 }).settle().see("v2", on(8081)).ask("v2").untilStep("half")
+	want := GateTarget{Version: "v2", Workload: "api", Host: "api.partner.com", SharesHost: true, Port: 8081}
+	if diff := cmp.Diff(want, w.last.Watch.Gates[0].Canary); diff != "" {
+		t.Errorf("gates (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, w.breaker().Canary); diff != "" {
+		t.Errorf("the breaker (-want +got):\n%s", diff)
+	}
+	w = partner(t, weight("half", 50, 10)).see("v1", func(v *Version) { v.Port = 8080 }).settle()
+	w.see("v2", on(0)).ask("v2").settle().want(v1.PhaseStalled, v1.ReasonVersionsOverlap, "v1", 0)
+	if message := w.status().Message; !strings.Contains(message, "name the ports of both") {
+		t.Errorf("message: %s", message)
 	}
 }

@@ -149,6 +149,9 @@ func (d *draft) overlap(version string) *Problem {
 		}
 	}
 	switch a, b := d.target(version), d.status.Traffic.Stable; {
+	case a.Host != "" && v1.HostKey(a.Host, d.rollout.Namespace) == v1.HostKey(b.Host, d.rollout.Namespace) && a.Port != b.Port && (a.Port == 0 || b.Port == 0):
+		return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
+			"versions %s and %s are ports of the destination %s, and one of them names no port: name the ports of both in spec.versions", version, d.status.Stable, b.Host)}
 	case !a.Same(b, d.rollout.Namespace):
 	case a.Host != "":
 		return &Problem{v1.ReasonVersionsOverlap, fmt.Sprintf(
