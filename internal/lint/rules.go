@@ -40,6 +40,7 @@ const (
 	ruleHold          = "hold-window"
 	ruleJump          = "weight-jump"
 	ruleUnscoped      = "fault-unscoped"
+	ruleFaultShare    = "fault-share"
 	ruleIgnoredHosts  = "vs-hosts"
 	ruleIgnoredMesh   = "vs-gateways"
 	ruleBreakerSignal = "breaker-signal"
@@ -69,6 +70,7 @@ func Rules() []Rule {
 		{ruleHold, Warning, "a hold that is over before the first window of the step's gates is", "a hold of at least the gates' window, or none"},
 		{ruleJump, Warning, "steps without a weight between 1 and 99: all users go to the new version at once at the end", "a step with a small weight"},
 		{ruleUnscoped, Warning, "a fault for everyone", "match; or the operator's --allow-unscoped-faults"},
+		{ruleFaultShare, Warning, "a delay or abort without a share of requests: Istio injects nothing, and the test tests nothing", "percentage: {value: 100}"},
 		{ruleIgnoredHosts, Error, "a VirtualService to be created for sidecars whose hosts leave out the Rollout's: no call to the host obeys it", "the host among hosts"},
 		{ruleIgnoredMesh, Warning, "a VirtualService to be created for gateways alone: calls inside the mesh do not obey it", "mesh among gateways"},
 		{ruleBreakerSignal, Warning, "a breaker signal that can not occur: Overflow without connectionPool, Ejection without outlierDetection", "the policy that makes it, in the DestinationRule or in the Rollout"},

@@ -22,8 +22,18 @@ func (s *subject) checkWeights() {
 func (s *subject) checkFaults() {
 	for i := range s.rollout.Spec.Steps {
 		fault := s.rollout.Spec.Steps[i].Fault
-		if fault != nil && (fault.Scope == v1.FaultScopeEveryone || len(fault.Match) == 0) {
-			s.find(ruleUnscoped, s.object, at("spec.steps", i)+".fault",
+		if fault == nil {
+			continue
+		}
+		path := at("spec.steps", i) + ".fault"
+		if d := fault.Delay; d != nil && d.GetPercentage().GetValue() == 0 && d.GetPercent() == 0 { //nolint:staticcheck // deprecated, but obeyed
+			s.find(ruleFaultShare, s.object, path+".delay", "it delays no request: give percentage: {value: 100}")
+		}
+		if a := fault.Abort; a != nil && a.GetPercentage().GetValue() == 0 {
+			s.find(ruleFaultShare, s.object, path+".abort", "it aborts no request: give percentage: {value: 100}")
+		}
+		if fault.Scope == v1.FaultScopeEveryone || len(fault.Match) == 0 {
+			s.find(ruleUnscoped, s.object, path,
 				"the fault hits everyone's requests: give match, such as a header of the testers; or start the operator with --allow-unscoped-faults")
 		}
 	}
