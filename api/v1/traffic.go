@@ -123,6 +123,9 @@ type ManagedRoute struct {
 	// Host in full that the route named when it was found, if that is a version's own; empty: the Rollout's.
 	// +optional
 	Host string `json:"host,omitempty"`
+	// Port that it named there, if that is a version's own as well: it may be all that tells versions on one host apart.
+	// +optional
+	Port uint32 `json:"port,omitempty"`
 	// Destination is the JSON of the found destination, kept once the route leads to a host of a version's own.
 	// +optional
 	Destination string `json:"destination,omitempty"`

@@ -47,22 +47,15 @@ func plainDestination(r *v1.Rollout) object {
 // which the route has or had them, else in the spec's.
 func toTarget(r *v1.Rollout, managed v1.ManagedRoute, base object, t v1.Target) object {
 	d, own := clone(base), HostKey(r.Spec.Host, r.Namespace)
-	key, elsewhere := own, t.Host != "" && HostKey(t.Host, r.Namespace) != own
-	if elsewhere {
+	key := own
+	if t.Host != "" {
 		key = HostKey(t.Host, r.Namespace)
 	}
 	if before := hostOf(d, r.Namespace); before != key || (t.Port == 0 && onVersionsPort(r, d)) {
 		if before != own {
 			withoutAuthority(d, before, r.Namespace)
 		}
-		switch saved := savedDestination(managed); {
-		case saved != nil && HostKey(text(saved, "host"), r.Namespace) == key:
-			d["destination"] = saved
-		case elsewhere:
-			d["destination"] = object{"host": t.Host}
-		default:
-			d["destination"] = plainDestination(r)
-		}
+		d["destination"] = destinationOn(r, managed, key, t)
 	}
 	destination := child(d, "destination")
 	if t.Subset != "" {
@@ -71,19 +64,41 @@ func toTarget(r *v1.Rollout, managed v1.ManagedRoute, base object, t v1.Target) 
 	if t.Port != 0 {
 		destination["port"] = object{"number": int64(t.Port)}
 	}
-	if _, _, service := ServiceOf(t.Host, r.Namespace); elsewhere && !service && drivenList(r) == httpList {
+	if _, _, service := ServiceOf(t.Host, r.Namespace); key != own && !service && drivenList(r) == httpList {
 		setAuthority(d, t.Host)
 	}
 	return d
 }
 
+// destinationOn is a version's host without subset, as the route had it, else as the spec has it. A port by which another version
+// is told is not taken over.
+func destinationOn(r *v1.Rollout, managed v1.ManagedRoute, key string, t v1.Target) object {
+	saved := object{"destination": savedDestination(managed)}
+	switch {
+	case hostOf(saved, r.Namespace) == key && (t.Port != 0 || !onVersionsPort(r, saved)):
+		return child(saved, "destination")
+	case key != HostKey(r.Spec.Host, r.Namespace):
+		return object{"host": t.Host}
+	}
+	return plainDestination(r)
+}
+
 // onVersionsPort tells whether a destination on the Rollout's host has the port of a version that is told by that.
 func onVersionsPort(r *v1.Rollout, d object) bool {
-	own := HostKey(r.Spec.Host, r.Namespace)
-	port, given := number(child(child(d, "destination"), "port")["number"])
-	return given && hostOf(d, r.Namespace) == own && slices.ContainsFunc(r.Spec.Versions, func(v v1.Version) bool {
-		return v.Destination != nil && HostKey(v.Destination.Host, r.Namespace) == own && int64(v.Destination.Port.GetNumber()) == port
-	})
+	return hostOf(d, r.Namespace) == HostKey(r.Spec.Host, r.Namespace) && versionsPort(r, d) != 0
+}
+
+// versionsPort is a destination's port where a version has one of its own on that host; 0: none has.
+func versionsPort(r *v1.Rollout, d object) uint32 {
+	key := hostOf(d, r.Namespace)
+	port, _ := number(child(child(d, "destination"), "port")["number"])
+	for i := range r.Spec.Versions {
+		own := r.Spec.Versions[i].Destination
+		if own != nil && HostKey(own.Host, r.Namespace) == key && int64(own.Port.GetNumber()) == port {
+			return own.Port.GetNumber()
+		}
+	}
+	return 0
 }
 
 // setAuthority has requests ask the destination for its host, unless the route sets an authority of its own there.

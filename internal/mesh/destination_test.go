@@ -152,6 +152,31 @@ spec:
 	}
 }
 
+// Versions on one host are told apart by their ports: a route to one of these pins it.
+func TestAPortThatIsAVersionsPinsIt(t *testing.T) {
+	routes := parseAll(t, "VirtualService", `
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - {name: v5, match: [{uri: {prefix: /v5}}], route: [{destination: {host: reviews.bookinfo.svc.cluster.local, port: {number: 9443}}}]}
+  - {name: v4, match: [{uri: {prefix: /v4}}], route: [{destination: {host: api-v4.partner.com, port: {number: 443}}}]}
+  - {name: plain, route: [{destination: {host: reviews, port: {number: 9080}}}]}
+`)
+	const own = "reviews.bookinfo.svc.cluster.local"
+	want := []v1.ManagedRoute{{Key: "v5", Host: own, Port: 9443}, {Key: "v4", Host: "api-v4.partner.com", Port: 443}, {Key: "plain"}}
+	if diff := cmp.Diff(want, Survey(rolloutElsewhere(nil), routes, nil).VirtualServices[0].Routes); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	// Nor does a version without a port get the one that was kept for it.
+	saved := v1.ManagedRoute{Destination: `{"host":"` + own + `","port":{"number":9443}}`}
+	base := object{"destination": object{"host": own, "port": object{"number": int64(9443)}}}
+	got := toTarget(rolloutElsewhere(nil), saved, base, v1.Target{Version: "v1", Subset: "v1"})
+	if port, given := child(child(got, "destination"), "port")["number"]; given && port != int64(9080) {
+		t.Errorf("v1 is sent to port %v: %v", port, got)
+	}
+}
+
 // An exact rule or VirtualService hides one for a wildcard, with its policy and its routes.
 func TestNothingTakesAWildcardsPlaceUnasked(t *testing.T) {
 	rule := func(hosts ...string) []*unstructured.Unstructured {

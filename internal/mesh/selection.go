@@ -27,7 +27,9 @@ func (c *candidate) managed(r *v1.Rollout) v1.ManagedRoute {
 	only := objects(c.route["route"])[0]
 	_, weighted := only["weight"]
 	route := v1.ManagedRoute{Key: c.key, Subset: text(child(only, "destination"), "subset"), Weighted: weighted}
-	if key := hostOf(only, r.Namespace); key != HostKey(r.Spec.Host, r.Namespace) {
+	key := hostOf(only, r.Namespace)
+	route.Port = versionsPort(r, only)
+	if key != HostKey(r.Spec.Host, r.Namespace) || (route.Port != 0 && route.Subset == "") {
 		route.Host = key
 	}
 	return route

@@ -82,7 +82,10 @@ func (d *draft) selects(route v1.ManagedRoute, pin string) bool {
 }
 
 func pinOf(route v1.ManagedRoute) string {
-	if route.Host != "" {
+	switch {
+	case route.Host != "" && route.Port != 0:
+		return fmt.Sprintf("destination %s port %d", route.Host, route.Port)
+	case route.Host != "":
 		return "destination " + route.Host
 	}
 	return "subset " + route.Subset

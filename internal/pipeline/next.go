@@ -106,7 +106,7 @@ func (d *draft) routed() (v1.ManagedRoute, bool) {
 	all, first := v1.ManagedRoute{}, true
 	for _, vs := range d.in.Mesh.VirtualServices {
 		for _, route := range vs.Routes {
-			target := v1.ManagedRoute{Subset: route.Subset, Host: route.Host}
+			target := v1.ManagedRoute{Subset: route.Subset, Host: route.Host, Port: route.Port}
 			if !first && target != all {
 				return v1.ManagedRoute{}, false
 			}
@@ -117,19 +117,29 @@ func (d *draft) routed() (v1.ManagedRoute, bool) {
 	return all, names && !d.in.Mesh.SplitRoutes
 }
 
-// versionAt is the version that a route leads to. One that names nothing leads to a version whose destination is the Rollout's host.
+// versionAt is the version that a route leads to. One that names nothing leads to a version whose destination is the Rollout's
+// host; of several there, which ports tell apart, to the one without a port.
 func (d *draft) versionAt(route v1.ManagedRoute) string {
 	plain := route
 	if route.Subset == "" && route.Host == "" {
 		plain.Host = v1.HostKey(d.rollout.Spec.Host, d.rollout.Namespace)
 	}
+	var found []string
 	for _, v := range d.rollout.Spec.Versions {
-		if t := d.target(v.Name); (t.Host != "" || t.Subset != "") && plain.SendsTo(t, d.rollout.Namespace) {
+		t := d.target(v.Name)
+		switch {
+		case (t.Host == "" && t.Subset == "") || !plain.SendsTo(t, d.rollout.Namespace):
+		case t.Host == "" || t.Port == plain.Port:
 			return v.Name
+		default:
+			found = append(found, v.Name)
 		}
 	}
+	if len(found) == 1 {
+		return found[0]
+	}
 	for _, s := range d.in.Mesh.Subsets {
-		if s.Name == route.Subset && route.Host == "" {
+		if len(found) == 0 && s.Name == route.Subset && route.Host == "" {
 			return s.Labels["version"]
 		}
 	}
