@@ -52,6 +52,19 @@ func check(t *testing.T, c load.Counts) {
 	}
 }
 
+// TestOne: a load that lasts for one request sends it.
+func TestOne(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) }))
+	defer server.Close()
+	g, err := load.Start(t.Context(), load.Options{URL: server.URL, Rate: 10, Duration: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := g.Wait(); c.Total != 1 {
+		t.Errorf("%d requests, want 1", c.Total)
+	}
+}
+
 func TestBounds(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer server.Close()

@@ -13,8 +13,10 @@ type pace struct {
 	timer    *time.Timer
 }
 
+// newPace has the first request due at once, so that as many come within a time as the rate says, also of one.
 func newPace(rate float64) *pace {
-	return &pace{interval: time.Duration(float64(time.Second) / rate), due: time.Now(), timer: time.NewTimer(0)}
+	interval := time.Duration(float64(time.Second) / rate)
+	return &pace{interval: interval, due: time.Now().Add(-interval), timer: time.NewTimer(0)}
 }
 
 // next tells when the next request is due.
