@@ -83,16 +83,21 @@ func TestWhatForbidsAVersionElsewhere(t *testing.T) {
 		see    func(*Version)
 		step   v1.Step
 		reason string
+		says   string
 	}{
-		"no endpoint":                                {func(v *Version) { *v = Version{Host: v.Host} }, weight("half", 50, 10), v1.ReasonVersionNotFound},
-		"another namespace's":                        {func(v *Version) { *v = Version{Host: v.Host, Foreign: &Problem{Reason: v1.ReasonForeignHost}} }, weight("half", 50, 10), v1.ReasonForeignHost},
-		"the host of stable":                         {func(v *Version) { v.Host = "API.partner.com" }, weight("half", 50, 10), v1.ReasonVersionsOverlap},
-		"a fault for calls that nothing tells apart": {func(*Version) {}, slowRatings(), v1.ReasonInvalidSpec},
+		"no endpoint":         {func(v *Version) { *v = Version{Host: v.Host} }, weight("half", 50, 10), v1.ReasonVersionNotFound, ""},
+		"another namespace's": {func(v *Version) { *v = Version{Host: v.Host, Foreign: &Problem{Reason: v1.ReasonForeignHost}} }, weight("half", 50, 10), v1.ReasonForeignHost, ""},
+		"the host of stable":  {func(v *Version) { v.Host = "API.partner.com" }, weight("half", 50, 10), v1.ReasonVersionsOverlap, ""},
+		"a fault on its own host, which no route of the Rollout asks": {func(v *Version) { v.Host = "ratings.bookinfo.svc.cluster.local" }, slowRatings(), v1.ReasonInvalidSpec, "leave fault.host out"},
+		"a fault for calls that nothing tells apart":                  {func(*Version) {}, slowRatings(), v1.ReasonInvalidSpec, "use fault.traffic Unchanged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := partner(t, tc.step).settle()
 			w.in.Mesh.Faults = map[string]FaultTarget{"ratings": carrier}
 			w.see("v2", tc.see).ask("v2").settle().want(v1.PhaseStalled, tc.reason, "v1", 0)
+			if !strings.Contains(w.status().Message, tc.says) {
+				t.Errorf("message: %s", w.status().Message)
+			}
 		})
 	}
 }

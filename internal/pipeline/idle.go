@@ -32,12 +32,8 @@ func (d *draft) idle() {
 	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.subsetInUse(d.status.Stable)); {
 	case p != nil:
 		d.stall(*p)
-	case version == d.status.Stable && d.in.Mesh.SurveyProblem != nil:
-		d.stall(*d.in.Mesh.SurveyProblem)
-	case version == d.status.Stable && d.in.Contended != "":
-		d.wait(v1.ReasonContended, "%s", d.in.Contended)
 	case version == d.status.Stable:
-		d.serve()
+		d.rest()
 	case d.rejected():
 		r := d.status.Rejected
 		d.setPhase(v1.PhaseRolledBack, r.Reason, r.Message)
@@ -51,6 +47,18 @@ func (d *draft) idle() {
 		d.wait(v1.ReasonSuspended, "spec.suspend is set: %s stays on %s until it is cleared", d.rollout.Spec.Host, d.status.Stable)
 	default:
 		d.leave()
+	}
+}
+
+// rest: nothing else is asked for than what serves.
+func (d *draft) rest() {
+	switch {
+	case d.in.Mesh.SurveyProblem != nil:
+		d.stall(*d.in.Mesh.SurveyProblem)
+	case d.in.Contended != "":
+		d.wait(v1.ReasonContended, "%s", d.in.Contended)
+	default:
+		d.serve()
 	}
 }
 
@@ -200,20 +208,34 @@ func (d *draft) faultProblem(s *stage) *Problem {
 	case s.fault.Host == "":
 		return nil
 	}
-	version := d.rollout.Spec.Version
-	if d.status.Run != nil {
-		version = d.status.Run.To
-	}
-	if seen := d.in.Versions[version]; seen.Host != "" && len(seen.Labels) == 0 && s.fault.Traffic != v1.FaultTrafficUnchanged {
-		return &Problem{v1.ReasonInvalidSpec, fmt.Sprintf(
-			"calls of version %s to %s can not be told from others', since what serves its destination %s has no labels here: use fault.traffic Unchanged",
-			version, s.fault.Host, seen.Host)}
+	if p := d.ownFaultProblem(s.fault); p != nil {
+		return p
 	}
 	target := d.in.Mesh.Faults[s.fault.Host]
 	if target.Problem == nil && target.VirtualService.Name == "" {
 		return &Problem{v1.ReasonForeignHost, fmt.Sprintf("nothing can carry a fault on host %s: name a Service of this namespace", s.fault.Host)}
 	}
 	return target.Problem
+}
+
+// ownFaultProblem is why a fault on another host does not go with where the canary is.
+func (d *draft) ownFaultProblem(fault *v1.FaultInjection) *Problem {
+	version := d.rollout.Spec.Version
+	if d.status.Run != nil {
+		version = d.status.Run.To
+	}
+	switch seen := d.in.Versions[version]; {
+	case seen.Host == "":
+	case v1.HostKey(seen.Host, d.rollout.Namespace) == v1.HostKey(fault.Host, d.rollout.Namespace):
+		return &Problem{v1.ReasonInvalidSpec, fmt.Sprintf(
+			"fault.host %s is the destination of version %s, to which requests come by the routes of %s: leave fault.host out",
+			fault.Host, version, d.rollout.Spec.Host)}
+	case len(seen.Labels) == 0 && fault.Traffic != v1.FaultTrafficUnchanged:
+		return &Problem{v1.ReasonInvalidSpec, fmt.Sprintf(
+			"calls of version %s to %s can not be told from others', since what serves its destination %s has no labels here: use fault.traffic Unchanged",
+			version, fault.Host, seen.Host)}
+	}
+	return nil
 }
 
 // mirrorProblem is why the stage's mirror to another host can not stand.
