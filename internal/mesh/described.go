@@ -146,7 +146,7 @@ func renderDescribed(r *v1.Rollout, managed v1.ManagedVirtualService, found *uns
 	for i := range managed.Routes {
 		keys[i] = managed.Routes[i].Key
 	}
-	out := found
+	var out *unstructured.Unstructured
 	switch decided := entry != nil && templateHash(r, *entry) == managed.Template; {
 	case found == nil:
 		out = describedVirtualService(r, *entry)

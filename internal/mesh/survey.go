@@ -153,42 +153,53 @@ func (s *surveyor) destinations(vs *unstructured.Unstructured, route object) (ow
 	return own, all
 }
 
-// rules finds the one DestinationRule of the host.
+// rules finds the one DestinationRule of the host, and looks for what is in the way of one that is to be made.
 func (s *surveyor) rules(all []*unstructured.Unstructured) {
 	var names []string
-	var shadowed *unstructured.Unstructured
-	taken := map[string]bool{}
 	for _, rule := range all {
-		taken[rule.GetName()] = true
-		key := HostKey(text(child(rule.Object, "spec"), "host"), s.rollout.Namespace)
-		if shadowed == nil && covers(key, s.host) {
-			shadowed = rule
+		if s.ruleHost(rule) == s.host {
+			names = append(names, rule.GetName())
+			s.found.DestinationRule = &v1.ManagedDestinationRule{Name: rule.GetName()}
+			s.found.Subsets = subsetsOf(rule)
 		}
-		if key != s.host {
-			continue
-		}
-		names = append(names, rule.GetName())
-		s.found.DestinationRule = &v1.ManagedDestinationRule{Name: rule.GetName()}
-		s.found.Subsets = subsetsOf(rule)
 	}
-	wanted := s.rollout.Name
-	named := s.rollout.Spec.DestinationRule != nil && s.rollout.Spec.DestinationRule.Name != ""
-	if named {
-		wanted = s.rollout.Spec.DestinationRule.Name
-	}
-	if driven := s.rollout.Status.DestinationRule; driven != nil && !named {
-		wanted = driven.Name // the one that would be made again
-	}
+	wanted, named := s.wantedRule()
 	switch {
 	case len(names) > 1:
 		s.conflict("DestinationRules %s are all for host %s: keep one", strings.Join(names, ", "), s.rollout.Spec.Host)
 	case len(names) == 1 && named && names[0] != wanted:
 		s.conflict("DestinationRule %s is for host %s, but spec.destinationRule names %s: name the one that is there", names[0], s.rollout.Spec.Host, wanted)
-	case len(names) > 0 || !needsRule(s.rollout):
-	case shadowed != nil && !s.inMidRun():
-		s.conflict("DestinationRule %s is for %s: one for %s alone, which Sluice would make for its subsets, would take its place and lose its policy; write one for %s with the policy that it is to have",
-			shadowed.GetName(), text(child(shadowed.Object, "spec"), "host"), s.rollout.Spec.Host, s.rollout.Spec.Host)
-	case taken[wanted]:
+	case len(names) == 0 && needsRule(s.rollout):
+		s.checkMadeRule(all, wanted)
+	}
+}
+
+// ruleHost is the key of the host that a DestinationRule is for.
+func (s *surveyor) ruleHost(rule *unstructured.Unstructured) string {
+	return HostKey(text(child(rule.Object, "spec"), "host"), s.rollout.Namespace)
+}
+
+// wantedRule is the name of a rule that would be made, and whether the spec gives it.
+func (s *surveyor) wantedRule() (name string, named bool) {
+	if rule := s.rollout.Spec.DestinationRule; rule != nil && rule.Name != "" {
+		return rule.Name, true
+	}
+	if driven := s.rollout.Status.DestinationRule; driven != nil {
+		return driven.Name, false // the one that would be made again
+	}
+	return s.rollout.Name, false
+}
+
+// checkMadeRule: a rule of this name can be made, and takes no other's place.
+func (s *surveyor) checkMadeRule(all []*unstructured.Unstructured, wanted string) {
+	for _, rule := range all {
+		if covers(s.ruleHost(rule), s.host) && !s.inMidRun() {
+			s.conflict("DestinationRule %s is for %s: one for %s alone, which Sluice would make for its subsets, would take its place and lose its policy; write one for %s with the policy that it is to have",
+				rule.GetName(), text(child(rule.Object, "spec"), "host"), s.rollout.Spec.Host, s.rollout.Spec.Host)
+			return
+		}
+	}
+	if slices.ContainsFunc(all, func(rule *unstructured.Unstructured) bool { return rule.GetName() == wanted }) {
 		s.conflict("DestinationRule %s is there already, for another host: give spec.destinationRule another name", wanted)
 	}
 }

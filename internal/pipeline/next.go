@@ -63,14 +63,7 @@ func (d *draft) discoverStable() (string, *Problem) {
 	if version := d.versionAt(target); named && version != "" {
 		return version, nil
 	}
-	spec := d.rollout.Spec
-	saw := "no route names a subset"
-	if named {
-		saw = fmt.Sprintf("routes name %s, which is mapped to no version", pinOf(target))
-	} else if d.in.Mesh.SplitRoutes {
-		saw = "routes split between versions"
-	}
-	if v := spec.InitialVersion; v != "" {
+	if v := d.rollout.Spec.InitialVersion; v != "" {
 		if d.in.Versions[v].Available {
 			return v, nil
 		}
@@ -79,25 +72,42 @@ func (d *draft) discoverStable() (string, *Problem) {
 			fmt.Sprintf("spec.initialVersion %s is not available: make it ready or name the version that serves", v),
 		}
 	}
-	switch serving := d.in.Serving; {
-	case named || d.in.Mesh.SplitRoutes:
-	case d.versionAt(v1.ManagedRoute{}) != "":
-		return d.versionAt(v1.ManagedRoute{}), nil
-	case len(serving) == 1:
-		return serving[0], nil
-	case d.in.Unready:
-		saw += " and none of the endpoints is known to be ready now"
-	case len(serving) == 0 && len(d.in.Mesh.VirtualServices) == 0:
-		return spec.Version, nil
-	case len(serving) == 0:
-		saw += " and there is no ready endpoint"
+	var saw string
+	switch {
+	case named:
+		saw = fmt.Sprintf("routes name %s, which is mapped to no version", pinOf(target))
+	case d.in.Mesh.SplitRoutes:
+		saw = "routes split between versions"
 	default:
-		saw += " and ready endpoints are of versions " + strings.Join(serving, ", ")
+		version, ready := d.unrouted()
+		if version != "" {
+			return version, nil
+		}
+		saw = "no route names a subset and " + ready
 	}
 	return "", &Problem{
 		v1.ReasonInitialVersionUnknown,
-		fmt.Sprintf("which version of %s serves today is not clear: %s; set spec.initialVersion", spec.Host, saw),
+		fmt.Sprintf("which version of %s serves today is not clear: %s; set spec.initialVersion", d.rollout.Spec.Host, saw),
 	}
+}
+
+// unrouted is the version that serves where routes name nothing but the host, or what was seen of its endpoints.
+func (d *draft) unrouted() (version, saw string) {
+	serving := d.in.Serving
+	if own := d.versionAt(v1.ManagedRoute{}); own != "" {
+		return own, ""
+	}
+	switch {
+	case len(serving) == 1:
+		return serving[0], ""
+	case d.in.Unready:
+		return "", "none of the endpoints is known to be ready now"
+	case len(serving) == 0 && len(d.in.Mesh.VirtualServices) == 0:
+		return d.rollout.Spec.Version, ""
+	case len(serving) == 0:
+		return "", "there is no ready endpoint"
+	}
+	return "", "ready endpoints are of versions " + strings.Join(serving, ", ")
 }
 
 // routed is what every route to the host names, a subset or a host of a version's own; false when they differ, split or name
