@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -11,6 +12,18 @@ import (
 func (d *draft) describes(name string) bool {
 	_, described := managedByName(d.in.Mesh.Described, name)
 	return described
+}
+
+// undescribed are the routes to the host that people added to a VirtualService that the spec describes: they are left alone.
+func (d *draft) undescribed(found, driven v1.ManagedVirtualService) []string {
+	described, _ := managedByName(d.in.Mesh.Described, found.Name)
+	var skipped []string
+	for _, route := range found.Routes {
+		if !drivesRoute(described, route.Key) && !drivesRoute(driven, route.Key) {
+			skipped = append(skipped, fmt.Sprintf("%s/%s: spec.virtualServices does not describe it", found.Name, route.Key))
+		}
+	}
+	return skipped
 }
 
 // withDescribed adds to a managed set what the spec describes. Routes that are listed and described no more stay listed until the

@@ -28,7 +28,7 @@ func TestDescribedIsManagedBesideWhatIsFound(t *testing.T) {
 	checkDriven(t, w, "edge: api, primary; site: main")
 	w.in.Mesh.VirtualServices = append(w.in.Mesh.VirtualServices, routing("edge", "api v1", "primary v1", "theirs"))
 	w.ask("v3").untilPhase(v1.PhaseHealthy)
-	checkDriven(t, w, "edge: api, primary; site: main")
+	checkDriven(t, w, "edge: api, primary; site: main", "edge/theirs: spec.virtualServices does not describe it")
 	if edge := w.status().VirtualServices[0]; !edge.Created || edge.Template != "a" {
 		t.Errorf("%+v", edge)
 	}

@@ -30,6 +30,7 @@ func (d *draft) selectRoutes() selection {
 	for _, found := range d.in.Mesh.VirtualServices {
 		before, driven := managedByName(d.status.VirtualServices, found.Name)
 		if d.describes(found.Name) {
+			pins = append(pins, d.undescribed(found, before)...)
 			continue
 		}
 		if driven && before.Created && before.Template == "" {
