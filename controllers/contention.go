@@ -33,6 +33,8 @@ const admissionWriter = "an admission webhook or policy"
 type contest struct {
 	// right is the hash of the committed status that the object was last as wanted for, and version its resourceVersion then.
 	right, version string
+	// rest is the hash of that object without what was inserted for the Rollout.
+	rest string
 	// wrote is the time of our last write, and stored the resourceVersion that it got; altered: what was stored is not what was sent.
 	wrote   time.Time
 	stored  string
@@ -75,8 +77,8 @@ func (c *contest) loopEnds() time.Time {
 }
 
 // foreign tells whether a change would undo what somebody else wrote: the object was as the same status wants it, or was so
-// written, and is not any more.
-func (c *contest) foreign(ch *change, purpose string) bool {
+// written, and is not any more. Copies that follow a route which somebody edited undo nothing.
+func (c *contest) foreign(ch *change, rollout, purpose string) bool {
 	switch {
 	case c.right != purpose:
 		return false
@@ -85,7 +87,36 @@ func (c *contest) foreign(ch *change, purpose string) bool {
 	case ch.found.GetResourceVersion() == c.stored:
 		return c.altered
 	}
-	return ch.found.GetResourceVersion() != c.version
+	return ch.found.GetResourceVersion() != c.version && !c.follows(ch, rollout)
+}
+
+// follows tells whether a change does no more than to bring inserted copies in line with what somebody changed around them.
+func (c *contest) follows(ch *change, rollout string) bool {
+	if ch.want == nil || c.rest == "" {
+		return false
+	}
+	rest := restOf(ch.found, rollout)
+	return rest != c.rest && rest == restOf(ch.want, rollout)
+}
+
+// restOf is the hash of an object's spec without the routes that were inserted for a Rollout.
+func restOf(obj *unstructured.Unstructured, rollout string) string {
+	spec, _, err := unstructured.NestedMap(obj.Object, "spec")
+	if err != nil {
+		return ""
+	}
+	if routes, ok := spec["http"].([]any); ok {
+		spec["http"] = slices.DeleteFunc(routes, func(entry any) bool {
+			route, ok := entry.(map[string]any)
+			if !ok {
+				return false
+			}
+			name, ok := route["name"].(string)
+			owner, _ := copyOwner(name)
+			return ok && owner == rollout
+		})
+	}
+	return hashOf(spec)
 }
 
 // judgeContests notes which objects are as they should be, marks the changes that undo what others wrote, and withholds those that
@@ -94,13 +125,13 @@ func (p *planner) judgeContests() {
 	want := purpose(p.rollout)
 	changing := map[objectRef]bool{}
 	pause := contendedEvery
-	if p.rollout.Status.Rejected != nil && allStable(p.rollout.Status.Traffic) {
+	if wentBack(&p.rollout.Status, p.now) {
 		pause = rolledBackEvery
 	}
 	p.changes = slices.DeleteFunc(p.changes, func(ch change) bool {
 		changing[ch.object()] = true
 		c := p.notes.contest(ch.object())
-		if !c.foreign(&ch, want) || !c.loop(p.now) {
+		if !c.foreign(&ch, p.rollout.Name, want) || !c.loop(p.now) {
 			return false
 		}
 		rest := pause - p.now.Sub(c.wrote)
@@ -111,6 +142,20 @@ func (p *planner) judgeContests() {
 	})
 	p.noteRight(kindVirtualService.Kind, p.sight.virtualServices, changing, want)
 	p.noteRight(kindDestinationRule.Kind, p.sight.destinationRules, changing, want)
+}
+
+// wentBack tells whether the state that is fought for is one to which traffic was taken back, by a rollback or lately by whoever
+// asked for the old version again: the canary that it was taken from is not to have users for half a minute.
+func wentBack(status *v1.RolloutStatus, now time.Time) bool {
+	switch {
+	case !allStable(status.Traffic):
+		return false
+	case status.Rejected != nil:
+		return true
+	case len(status.History) == 0 || status.History[0].Verdict == v1.ReasonPromoted:
+		return false
+	}
+	return now.Sub(status.History[0].FinishedAt.Time) < contendedWithin
 }
 
 // noteRight notes the driven objects of a kind that need no change.
@@ -125,7 +170,10 @@ func (p *planner) noteRight(kind string, found []*unstructured.Unstructured, cha
 			continue
 		}
 		c := p.notes.contest(of)
-		c.right, c.version = want, obj.GetResourceVersion()
+		if version := obj.GetResourceVersion(); c.version != version || c.rest == "" {
+			c.version, c.rest = version, restOf(obj, p.rollout.Name)
+		}
+		c.right = want
 	}
 }
 
@@ -157,7 +205,7 @@ func (c *convergence) noteContest(ch *change, sent *unstructured.Unstructured, w
 func (c *convergence) otherWriter(ctx context.Context, ch *change) string {
 	contest := c.notes.contest(ch.object())
 	switch {
-	case !contest.foreign(ch, purpose(c.rollout)):
+	case !contest.foreign(ch, c.key.Name, purpose(c.rollout)):
 		return ""
 	case ch.found == nil:
 		return "whoever deleted it"
