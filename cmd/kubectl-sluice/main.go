@@ -18,6 +18,7 @@ import (
 func main() {
 	log.SetLogger(logr.Discard()) // the reconciler that a plan plays has nothing to tell
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends what does not look at the first one
 	code := cli.Run(ctx, os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}, clock.RealClock{})
 	stop()
 	os.Exit(code)

@@ -122,6 +122,9 @@ func (c *collector) kustomization(name string) (*types.Kustomization, int, error
 	if len(copied.documents) != 1 {
 		return nil, 0, errors.New("must be one YAML document with the fields of a kustomization")
 	}
+	if err := copied.checkPaths(); err != nil {
+		return nil, 0, err
+	}
 	content, err := c.into.ReadFile("/" + name)
 	if err != nil {
 		return nil, 0, err
@@ -171,6 +174,11 @@ func (c *collector) follow(here *layer, folder, kustomization string, r referenc
 	copied, err := c.copy(name, r.reads)
 	if err != nil {
 		return wrap(err)
+	}
+	if r.reads == asConfiguration {
+		if err := copied.checkPaths(); err != nil {
+			return wrap(fmt.Errorf("%s: %w", name, err))
+		}
 	}
 	here.takeFile(copied, r.reads)
 	return nil

@@ -246,6 +246,9 @@ func (c *collector) patch(here *layer, patch types.Patch, folder string) error {
 		if content, err = parse("patch.yaml", []byte(patch.Patch)); err != nil {
 			return err
 		}
+		if err := content.checkPaths(); err != nil {
+			return err
+		}
 		here.takeFile(content, asConfiguration)
 	}
 	for _, operation := range content.list {
