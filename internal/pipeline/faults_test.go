@@ -120,6 +120,17 @@ func TestRefusedForms(t *testing.T) {
 	}
 }
 
+// TestFaultOnTheOwnHostOfConnections: CEL knows hosts by their spelling only, and a fault that nothing carries would be a test that passes.
+func TestFaultOnTheOwnHostOfConnections(t *testing.T) {
+	step := v1.Step{Name: "s", Weight: ptr[int32](5), Hold: seconds(5), Probe: &v1.Probe{URL: "http://bookinfo/productpage"}}
+	step.Fault = &v1.Fault{Host: "reviews.bookinfo.svc.cluster.local", Match: jason(), Traffic: v1.FaultTrafficUnchanged}
+	w := newWorld(t, step).edit(func(s *v1.RolloutSpec) { s.Protocol = v1.ProtocolTCP }).settle()
+	w.ask("v3").settle().want(v1.PhaseStalled, v1.ReasonInvalidSpec, "v1", 0)
+	if message := w.status().Message; !strings.Contains(message, "name the host of an HTTP service in fault.host") {
+		t.Errorf("message: %s", message)
+	}
+}
+
 // TestEditsOfTheForms: who changes what the step that stands mirrors, matches or breaks begins anew; who changes nothing does not.
 func TestEditsOfTheForms(t *testing.T) {
 	start := func(t *testing.T) *world {

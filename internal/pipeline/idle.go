@@ -205,6 +205,9 @@ func (d *draft) faultProblem(s *stage) *Problem {
 	case s.probe == nil && !s.traffic(v1.Target{}, v1.Target{}).Exposed():
 		return &Problem{v1.ReasonInvalidSpec, "its fault tests nothing: no request reaches the canary and there is no probe; " +
 			"add a probe, a match or a weight, or leave fault.traffic at Canary"}
+	case s.fault.Host == "" && d.rollout.Spec.Protocol != "" && d.rollout.Spec.Protocol != v1.ProtocolHTTP:
+		return &Problem{v1.ReasonInvalidSpec, fmt.Sprintf("its fault is on %s, whose routes of protocol %s can not carry one: name the host of an HTTP service in fault.host",
+			d.rollout.Spec.Host, d.rollout.Spec.Protocol)}
 	case s.fault.Host == "":
 		return nil
 	}
