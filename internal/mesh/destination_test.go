@@ -152,6 +152,20 @@ spec:
 	}
 }
 
+// A VirtualService for the host and for a version's own stays the Rollout's when that version serves: the next run drives it.
+func TestAVirtualServiceForBothHostsStaysDriven(t *testing.T) {
+	routes := parseAll(t, "VirtualService", `
+metadata: {name: reviews}
+spec:
+  hosts: [reviews, reviews-v3]
+  http: [{name: primary, route: [{destination: {host: reviews-v3}}]}]
+`)
+	want := []v1.ManagedVirtualService{{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "primary", Host: "reviews-v3.bookinfo.svc.cluster.local"}}}}
+	if diff := cmp.Diff(want, Survey(rolloutElsewhere(nil), routes, nil).VirtualServices); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // Versions on one host are told apart by their ports: a route to one of these pins it.
 func TestAPortThatIsAVersionsPinsIt(t *testing.T) {
 	routes := parseAll(t, "VirtualService", `

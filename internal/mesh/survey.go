@@ -139,14 +139,14 @@ func (s *surveyor) skipOtherLists(vs *unstructured.Unstructured) {
 	}
 }
 
-// destinations counts those on the Rollout's hosts and all of a route. In a VirtualService that binds a version's own host the
-// routes to that host are not the Rollout's: they are for who asks for that version by its name.
+// destinations counts those on the Rollout's hosts and all of a route. In a VirtualService that binds a version's own host and not
+// the Rollout's the routes to that host are not the Rollout's: they are for who asks for that version by its name.
 func (s *surveyor) destinations(vs *unstructured.Unstructured, route object) (own, all int) {
 	bound := boundHosts(vs, s.rollout.Namespace)
 	for _, d := range objects(route["route"]) {
 		all++
 		key := hostOf(d, s.rollout.Namespace)
-		if key == s.host || (slices.Contains(s.keys, key) && !slices.Contains(bound, key)) {
+		if key == s.host || (slices.Contains(s.keys, key) && (slices.Contains(bound, s.host) || !slices.Contains(bound, key))) {
 			own++
 		}
 	}
