@@ -96,9 +96,12 @@ func TestContended(t *testing.T) {
 	if c := meta.FindStatusCondition(r.Status.Conditions, v1.ConditionContended); c == nil || c.Status != metav1.ConditionTrue {
 		t.Errorf("conditions: %+v", r.Status.Conditions)
 	}
-	if !slices.Contains(w.events(), v1.ReasonContended) {
-		t.Errorf("no event of it: %s", strings.Join(w.events(), ", "))
-	}
+	w.eventually("an event tells of it", func() error {
+		if told := w.events(); !slices.Contains(told, v1.ReasonContended) {
+			return fmt.Errorf("events: %s", strings.Join(told, ", "))
+		}
+		return nil
+	})
 	// As the writes of others stand, ours are withheld.
 	at := applied.Load()
 	w.eventually("the other writer goes on", func() error {
