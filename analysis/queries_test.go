@@ -53,23 +53,28 @@ func TestCanaryMatchersElsewhere(t *testing.T) {
 		want     string
 	}{
 		"a Service": {
-			pipeline.GateTarget{Version: "v2", Host: "reviews-v2", Labels: map[string]string{"version": "v2"}}, pipeline.ExposureTraffic,
+			pipeline.GateTarget{Version: "v2", Host: "reviews-v2", Labels: map[string]string{"version": "v2"}},
+			pipeline.ExposureTraffic,
 			`reporter="source",destination_service_name="reviews-v2",destination_service_namespace="bookinfo"`,
 		},
 		"a Service that is mirrored to": {
-			pipeline.GateTarget{Version: "v2", Host: "reviews-v2", Workload: "reviews-v2"}, pipeline.ExposureMirror,
+			pipeline.GateTarget{Version: "v2", Host: "reviews-v2", Workload: "reviews-v2"},
+			pipeline.ExposureMirror,
 			`reporter="destination",destination_workload="reviews-v2",destination_workload_namespace="bookinfo"`,
 		},
 		"a subset of an external host": {
-			pipeline.GateTarget{Version: "v2", Labels: map[string]string{"version": "v2"}}, pipeline.ExposureTraffic,
+			pipeline.GateTarget{Version: "v2", Labels: map[string]string{"version": "v2"}},
+			pipeline.ExposureTraffic,
 			`reporter="source",destination_service_name="api.partner.com",destination_service_namespace="bookinfo",destination_canonical_revision="v2"`,
 		},
 		"a port of stable's host": {
-			pipeline.GateTarget{Version: "v2", Host: "api.partner.com", Workload: "api-v2", SharesHost: true, Port: 8081}, pipeline.ExposureTraffic,
+			pipeline.GateTarget{Version: "v2", Host: "api.partner.com", Workload: "api-v2", SharesHost: true, Port: 8081},
+			pipeline.ExposureTraffic,
 			`reporter="source",destination_service_name="api.partner.com",destination_service_namespace="bookinfo",destination_workload="api-v2"`,
 		},
 		"an external host": {
-			pipeline.GateTarget{Version: "v2", Host: "API-v2.partner.com"}, pipeline.ExposureTraffic,
+			pipeline.GateTarget{Version: "v2", Host: "API-v2.partner.com"},
+			pipeline.ExposureTraffic,
 			`reporter="source",destination_service_name="api-v2.partner.com",destination_service_namespace="bookinfo"`,
 		},
 	} {
