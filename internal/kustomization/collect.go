@@ -267,8 +267,28 @@ func parse(name string, content []byte) (file, error) {
 		if parsed.bytes += len(encoded); parsed.bytes > MaxBytes {
 			return file{}, fmt.Errorf("stands for more than %d bytes", MaxBytes)
 		}
+		if depthOf(value) > maxPath {
+			return file{}, fmt.Errorf("(document %d): nests more than %d deep", number, maxPath)
+		}
 		parsed.take(value)
 	}
+}
+
+// depthOf is how deep lists and mappings are nested.
+func depthOf(value any) (deepest int) {
+	switch value := value.(type) {
+	case []any:
+		for _, item := range value {
+			deepest = max(deepest, depthOf(item))
+		}
+	case map[string]any:
+		for _, item := range value {
+			deepest = max(deepest, depthOf(item))
+		}
+	default:
+		return 0
+	}
+	return deepest + 1
 }
 
 // take adds a document's objects: itself, or the items of a list of objects, which kustomize takes apart.

@@ -29,3 +29,22 @@ func TestLongPaths(t *testing.T) {
 		})
 	}
 }
+
+// Nor may documents nest as deep as YAML allows, which takes a merge patch as long.
+func TestDeepDocuments(t *testing.T) {
+	tree := treeOf("-- kustomization.yaml --\nresources: [a.yaml]\npatches: [{path: o.yaml}]\n-- a.yaml --\n" + fmt.Sprintf(configMap, "a", "1") +
+		"-- o.yaml --\n" + fmt.Sprintf(configMap, "a", "1") + "spec: " + strings.Repeat("{a: ", 5000) + "1" + strings.Repeat("}", 5000) + "\n")
+	if _, err := Render(t.Context(), tree, "."); err == nil || !strings.Contains(err.Error(), "nests more than 100 deep") {
+		t.Errorf("error %.300v, want one that tells the bound", err)
+	}
+}
+
+// What patches and literals hold may be secret, and is in no message.
+func TestErrorsWithoutContent(t *testing.T) {
+	for _, text := range []string{"secretGenerator: [{name: s, literals: [hunter2]}]", "resources: [a.yaml]\npatches: [{patch: 'stringData: {p: hunter2}'}]"} {
+		tree := treeOf("-- kustomization.yaml --\n" + text + "\n-- a.yaml --\n" + fmt.Sprintf(configMap, "a", "1"))
+		if _, err := Render(t.Context(), tree, "."); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: error %v, want one without the secret", text, err)
+		}
+	}
+}

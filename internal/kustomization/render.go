@@ -78,9 +78,25 @@ func build(files filesys.FileSystem, folder string) ([][]byte, error) {
 	options.LoadRestrictions = types.LoadRestrictionsNone // files of other folders: all that there are may be read
 	built, err := krusty.MakeKustomizer(options).Run(files, path.Clean(folder))
 	if err != nil {
-		return nil, err
+		return nil, withoutContent(err)
 	}
 	return encode(built)
+}
+
+// withoutContent is an error of kustomize without what it quotes of patches and literals, which may be secret.
+func withoutContent(err error) error {
+	message := err.Error()
+	switch {
+	case strings.Contains(message, "unable to parse SM or JSON patch"):
+		return errors.New("a patch is neither a JSON patch nor a strategic merge patch, which has apiVersion, kind and metadata.name")
+	case strings.Contains(message, "invalid literal source"):
+		return errors.New("a literal of configMapGenerator or secretGenerator is not key=value")
+	}
+	before, rest, found := strings.Cut(message, " with config: `")
+	if end := strings.LastIndex(rest, "`: "); found && end >= 0 {
+		return errors.New(before + rest[end+1:])
+	}
+	return err
 }
 
 func encode(built resmap.ResMap) ([][]byte, error) {
