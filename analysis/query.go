@@ -33,10 +33,7 @@ func NeverPasses(g pipeline.GateWatch) error {
 // do not.
 func AlwaysPasses(g pipeline.GateWatch) error {
 	l, err := makeLimits(g)
-	if err != nil || !l.ratio {
-		return nil
-	}
-	if (l.max == nil || *l.max >= 1) && (l.min == nil || *l.min <= 0) {
+	if err == nil && l.ratio && (l.max == nil || *l.max >= 1) && (l.min == nil || *l.min <= 0) {
 		return fmt.Errorf("gate %s: every %s is within its limits, of which \"1\" is 100%%: write 1%% as \"1%%\" or \"0.01\"", g.Name, g.Metric)
 	}
 	return nil
