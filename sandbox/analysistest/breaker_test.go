@@ -207,7 +207,7 @@ func TestLostByHost(t *testing.T) {
 	service := newService("lost")
 	series.show(request(service), growing(100))
 	counter := shown(lost(service), 500)
-	const before = 15 * time.Second
+	const before = 20 * time.Second
 	awaitAgo(t, lost(service), before+long) // the window before the run begins after what is shown here was there
 	mirrored := guard(t, service, func(w *pipeline.BreakerWatch) { w.Window = before })
 	exposed := guard(t, service, func(w *pipeline.BreakerWatch) { w.Window, w.HostSince = before, w.Since })

@@ -34,7 +34,7 @@ const (
 	window   = 2 * time.Second
 	interval = 500 * time.Millisecond
 	settle   = time.Second
-	patience = 30 * time.Second
+	patience = time.Minute
 
 	config = `global: {scrape_interval: 250ms, scrape_timeout: 250ms}
 scrape_configs:

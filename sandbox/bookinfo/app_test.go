@@ -65,6 +65,7 @@ func TestPage(t *testing.T) {
 	if len(users) != 1 || users[0] != "jason" {
 		t.Errorf("ratings was called for %q, want once for jason", users)
 	}
+	mesh["reviews:9080"] = newApp(t, mesh, bookinfo.Reviews, "v2", nil) // one that asks for ratings
 	ratings.Misbehave(bookinfo.Misbehaviour{ErrorRate: 1})
 	if _, p := ask(t, page, "/productpage", ""); !p.Complete() || p.Reviews.Ratings != bookinfo.RatingsUnavailable {
 		t.Errorf("without ratings: %+v", p)

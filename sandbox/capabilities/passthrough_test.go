@@ -3,6 +3,7 @@ package capabilities
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -97,18 +98,18 @@ func (s *stage) proxiesOf(t *testing.T, app string) (proxies []string) {
 }
 
 // release takes reviews from v1 to v3 under load, checks what istiod has before, at half and after it, and that no request failed.
-func (s *stage) release(t *testing.T, check func(t *testing.T)) {
+func (s *stage) release(t *testing.T, check func(t *testing.T), headers ...string) {
 	t.Helper()
-	s.waitServed(t, "v1", reviewsURL)
-	users := s.load(t, 80, reviewsURL)
+	s.waitServed(t, "v1", reviewsURL, headers...)
+	users := s.load(t, 80, reviewsURL, headers...)
 	check(t)
 	s.pushVersion(t, "rollout.yaml", "v3")
 	s.stayIn(t, "reviews", "half")
 	check(t)
-	s.waitSplit(t, map[string]float64{"v1": 0.5, "v3": 0.5}, reviewsURL)
+	s.waitSplit(t, map[string]float64{"v1": 0.5, "v3": 0.5}, reviewsURL, headers...)
 	s.goOn(t, "reviews")
 	s.waitHealthy(t, "reviews", "v3")
-	s.waitServed(t, "v3", reviewsURL)
+	s.waitServed(t, "v3", reviewsURL, headers...)
 	check(t)
 	if seen := users.Stop(); seen.Failed > 0 || seen.Total == 0 {
 		t.Errorf("%d of %d requests failed: %v", seen.Failed, seen.Total, seen.LastError)
@@ -155,6 +156,15 @@ func Test21EgressAndScope(t *testing.T) {
 func Test22Authorization(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, example{dir: "22-authorization", apps: []string{"bookinfo.yaml"}, configuration: true})
+	bearer := func(name string) string {
+		return "Authorization: Bearer " + strings.TrimSpace(s.read(t, "22-authorization/"+name))
+	}
+	for who, header := range map[string]string{"a visitor": bearer("visitor.jwt"), "someone without a token": "X-None: none"} {
+		s.eventually(t, "a refusal of "+who, func() (bool, string) {
+			a := s.get(t, reviewsURL, header)
+			return a.status == http.StatusForbidden, fmt.Sprint(a.status)
+		})
+	}
 	s.release(t, func(t *testing.T) {
 		t.Helper()
 		for _, proxy := range s.proxiesOf(t, "reviews") {
@@ -170,7 +180,7 @@ func Test22Authorization(t *testing.T) {
 				return d.lacks("envoy.filters.http.rbac", "policy[ratings-inside]", "10.0.0.0", "127.0.0.0")
 			})
 		}
-	})
+	}, bearer("customer.jwt"))
 }
 
 // Test23MutualTLS: callers begin mutual TLS towards every subset, that which Sluice added too.
@@ -205,7 +215,7 @@ func Test26RateLimit(t *testing.T) {
 		t.Helper()
 		for _, proxy := range s.proxiesOf(t, "reviews") {
 			s.waitConfig(t, proxy, "the limit", func(d dump) string {
-				return d.lacks("envoy.filters.http.local_ratelimit", "reviews_rate_limit", "100")
+				return d.lacks("envoy.filters.http.local_ratelimit", "reviews_rate_limit", "1000")
 			})
 		}
 	})
