@@ -27,26 +27,12 @@ var updating = os.Getenv("SLUICE_CAPABILITIES") == "update"
 func TestMain(m *testing.M) {
 	log.SetLogger(logr.Discard())
 	setup.Main("capabilities", func(context.Context) (int, error) {
-		flag.Parse()
-		if err := widen(); err != nil {
+		if err := setup.RunSideBySide(); err != nil {
 			return 0, err
 		}
 		code := m.Run()
 		return code, errors.Join(servers.stop(), conclude(code == 0))
 	})
-}
-
-// sideBySide is how many tests run at the same time. They wait for most of their time, so there may be more than cores.
-const sideBySide = "4"
-
-// widen has that many tests run at a time, unless the command line says how many.
-func widen() error {
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if given {
-		return nil
-	}
-	return flag.Set("test.parallel", sideBySide)
 }
 
 // servers are started by the first test that needs them.

@@ -3,6 +3,7 @@ package setup
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,6 +25,21 @@ func Main(pkg string, run func(context.Context) (code int, err error)) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// sideBySide is how many tests of a package run at the same time.
+const sideBySide = "4"
+
+// RunSideBySide has more tests run at the same time than there are cores, unless the command line says how many: those against whole
+// sandboxes wait for most of their time.
+func RunSideBySide() error {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if given {
+		return nil
+	}
+	return flag.Set("test.parallel", sideBySide)
 }
 
 // Scheme has Kubernetes' kinds, Istio's and Sluice's.
