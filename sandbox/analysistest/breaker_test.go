@@ -22,7 +22,7 @@ func guard(t *testing.T, service string, change func(*pipeline.BreakerWatch)) fu
 	t.Helper()
 	now := time.Now()
 	w := &pipeline.BreakerWatch{
-		ID: "1", Signals: []v1.BreakerSignal{v1.SignalOverflow, v1.SignalEjection}, Scope: v1.BreakerCanary, Window: 30 * time.Second,
+		ID: "1", Signals: []v1.BreakerSignal{v1.SignalOverflow, v1.SignalEjection}, Scope: v1.BreakerCanary, Window: time.Minute,
 		Since: now, RunStart: now, Host: service, Namespace: "bookinfo", Subset: "v3",
 		Canary: pipeline.GateTarget{Version: "v3", Workload: service + "-v3", Labels: map[string]string{"version": "v3"}},
 	}

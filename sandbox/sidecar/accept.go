@@ -158,7 +158,7 @@ func (p *Proxy) chainNow(l *listener, i inspection, was *chain) *chain {
 			c = now.choose(i)
 		}
 		if c == nil && now.inbound {
-			c = now.unsecured(i)
+			c = now.unsecured(i.port, was.http)
 		}
 		if c != nil && c.http {
 			return c
@@ -230,15 +230,14 @@ func (p *Proxy) inboundChain(conn net.Conn, to inboundPort) (*chain, *listener, 
 	if c := l.choose(about); c != nil && c.secure == nil {
 		return c, l, about, buffered, nil
 	}
-	return l.unsecured(about), l, about, buffered, nil
+	return l.unsecured(about.port, len(about.protocols) > 0 && !about.tls), l, about, buffered, nil
 }
 
 // unsecured gives what serves plain text where only mutual TLS is let in
 // (PeerAuthentication STRICT): the port's chain, as if there were certificates.
-func (l *listener) unsecured(about inspection) *chain {
-	web := len(about.protocols) > 0 && !about.tls
+func (l *listener) unsecured(port uint32, web bool) *chain {
 	for _, c := range l.chains {
-		if p := c.match.GetDestinationPort(); p != nil && p.GetValue() == about.port && c.http == web {
+		if p := c.match.GetDestinationPort(); p != nil && p.GetValue() == port && c.http == web {
 			return c
 		}
 	}
