@@ -31,9 +31,6 @@ func TestMain(m *testing.M) {
 }
 
 func run(ctx context.Context, m *testing.M) (code int, err error) {
-	if err := setup.RunSideBySide(); err != nil {
-		return 0, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute) // a first build of the servers takes 10
 	defer cancel()
 	if operator, err = session.OperatorBinary(ctx); err != nil {
