@@ -186,6 +186,17 @@ func TestCreates(t *testing.T) {
 	}
 }
 
+// A suspended Rollout is planned as if it were not, and the plan says so.
+func TestSuspended(t *testing.T) {
+	in := read(t, bare+deployments)
+	in.From = "v1"
+	in.Rollout.Object["spec"].(map[string]any)["suspend"] = true
+	p := makePlan(t, in)
+	if !slices.Contains(p.Assumed, "spec.suspend is cleared") || p.Problem != nil || len(p.Stages) != 4 {
+		t.Errorf("assumed %q, problem %v, %d stages; want the suspension told, none, and all 4", p.Assumed, p.Problem, len(p.Stages))
+	}
+}
+
 // What a real run would be stuck in is foretold in its words.
 func TestProblem(t *testing.T) {
 	p := makePlan(t, read(t, bare+deployments))

@@ -19,7 +19,10 @@ func (w *world) populate() error {
 		}
 	}
 	given := normal(w.in.Rollout)
-	unstructured.RemoveNestedField(given.Object, "spec", "suspend")
+	if suspended, _, _ := unstructured.NestedBool(given.Object, "spec", "suspend"); suspended {
+		w.assume("spec.suspend is cleared")
+		unstructured.RemoveNestedField(given.Object, "spec", "suspend")
+	}
 	w.store.put(given)
 	if err := w.runWorkloads(); err != nil {
 		return err
