@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -127,13 +128,17 @@ func fromCluster(object *unstructured.Unstructured) manifest.Object {
 }
 
 // withLive adds what the cluster has and the files do not name. A Rollout of the files goes on from its live status.
-func (t *tool) withLive(ctx context.Context, given, rollouts []manifest.Object) (objects, planned []manifest.Object, err error) {
+func (t *tool) withLive(ctx context.Context, given, rollouts []manifest.Object) ([]manifest.Object, error) {
 	c, err := t.cluster()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	objects = given
-	named := map[string]manifest.Object{}
+	return c.around(ctx, given, rollouts, adopt)
+}
+
+// around adds to the given objects what else the namespaces of Rollouts have, and tells of each given one how it is live.
+func (c *cluster) around(ctx context.Context, given, rollouts []manifest.Object, isLive func(own, live manifest.Object)) ([]manifest.Object, error) {
+	objects, named := slices.Clone(given), map[string]manifest.Object{}
 	for _, o := range given {
 		named[identity(o)] = o
 	}
@@ -145,18 +150,17 @@ func (t *tool) withLive(ctx context.Context, given, rollouts []manifest.Object) 
 		read[r.GetNamespace()] = true
 		live, err := c.list(ctx, r.GetNamespace())
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		for _, found := range live {
-			own, ok := named[identity(found)]
-			if !ok {
+			if own, ok := named[identity(found)]; ok {
+				isLive(own, found)
+			} else {
 				objects = append(objects, found)
-				continue
 			}
-			adopt(own, found)
 		}
 	}
-	return objects, rollouts, nil
+	return objects, nil
 }
 
 // adopt gives an object of a file what only the cluster knows of it.

@@ -152,26 +152,10 @@ func (t *tool) plansAfter(ctx context.Context, o *planOptions, c *cluster, appli
 	if err != nil {
 		return nil, nil //nolint:nilerr // files without a Rollout may be compared as well
 	}
-	objects := applied
-	known := map[string]bool{}
-	for _, object := range applied {
-		known[identity(object)] = true
-	}
-	read := map[string]bool{}
-	for _, r := range rollouts {
-		if read[r.GetNamespace()] {
-			continue
-		}
-		read[r.GetNamespace()] = true
-		live, err := c.list(ctx, r.GetNamespace())
-		if err != nil {
-			return nil, err
-		}
-		for _, found := range live {
-			if !known[identity(found)] {
-				objects = append(objects, found)
-			}
-		}
+	// The API server gave what was applied with all that it knows of it.
+	objects, err := c.around(ctx, applied, rollouts, func(manifest.Object, manifest.Object) {})
+	if err != nil {
+		return nil, err
 	}
 	return t.plans(ctx, o, objects, rollouts)
 }

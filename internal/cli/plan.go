@@ -104,7 +104,8 @@ func (t *tool) planned(ctx context.Context, o *planOptions, name string) (object
 		if rollouts, err = rolloutsOf(objects, name); err != nil || !o.live {
 			return objects, rollouts, err
 		}
-		return t.withLive(ctx, objects, rollouts)
+		objects, err = t.withLive(ctx, objects, rollouts)
+		return objects, rollouts, err
 	}
 	if name == "" {
 		return nil, nil, fmt.Errorf("nothing to plan: give -f FILE or -k FOLDER, or the NAME of a Rollout of the cluster")
