@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/sandbox/environment"
 	"sluice.dev/sluice/sandbox/session"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 // example says what a test runs.
@@ -75,7 +75,7 @@ func newBareStage(t *testing.T, e example) *stage {
 	cluster := servers.start(t)
 	s := &stage{cluster: cluster, example: e}
 	var err error
-	s.Bookinfo, err = cluster.Deploy(t.Context(), unique("e"+e.dir), environment.Options{Empty: true, OwnGateway: e.gateway, EnvoyStats: e.envoyStats, Locality: e.locality})
+	s.Bookinfo, err = cluster.Deploy(t.Context(), setup.UniqueName("e"+e.dir), environment.Options{Empty: true, OwnGateway: e.gateway, EnvoyStats: e.envoyStats, Locality: e.locality})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,21 +212,6 @@ func (s *stage) close(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-}
-
-var (
-	namesLock sync.Mutex
-	names     = map[string]int{}
-)
-
-// unique is the name, or with a number when a test is repeated: what an earlier one left stays in the cluster.
-func unique(name string) string {
-	namesLock.Lock()
-	defer namesLock.Unlock()
-	if names[name]++; names[name] > 1 {
-		return fmt.Sprintf("%s-%d", name, names[name])
-	}
-	return name
 }
 
 // patience is the longest that anything takes on a busy machine.

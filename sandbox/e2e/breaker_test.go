@@ -14,6 +14,7 @@ import (
 	"sluice.dev/sluice/sandbox/bookinfo"
 	"sluice.dev/sluice/sandbox/environment"
 	"sluice.dev/sluice/sandbox/scenario"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 const (
@@ -28,7 +29,7 @@ var slow = bookinfo.Misbehaviour{Latency: 200 * time.Millisecond}
 // newStatsStage is a stage whose proxies expose Envoy's own statistics.
 func newStatsStage(t *testing.T, namespace string) *stage {
 	t.Helper()
-	return newStageWith(t, cluster, unique(namespace), environment.Options{EnvoyStats: true}, []string{"mesh.yaml", "rbac.yaml"})
+	return newStageWith(t, cluster, setup.UniqueName(namespace), environment.Options{EnvoyStats: true}, []string{"mesh.yaml", "rbac.yaml"})
 }
 
 // pushGuarded follows v1, sends users, and pushes v3 with these steps and a policy for one version.

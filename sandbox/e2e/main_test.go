@@ -2,10 +2,8 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -59,13 +57,13 @@ func newStage(t *testing.T, namespace string) *stage {
 // newStageIn brings up a namespace of a cluster with some manifests of the example, and an operator with more arguments.
 func newStageIn(t *testing.T, cluster *session.Cluster, namespace string, manifests []string, args ...string) *stage {
 	t.Helper()
-	return newStageWith(t, cluster, unique(namespace), environment.Options{}, manifests, args...)
+	return newStageWith(t, cluster, setup.UniqueName(namespace), environment.Options{}, manifests, args...)
 }
 
 // newGatewayStage brings up a namespace without routes whose users enter by the ingress gateway. Only one test at a time can have it.
 func newGatewayStage(t *testing.T, namespace string) *stage {
 	t.Helper()
-	return newStageWith(t, cluster, unique(namespace), environment.Options{Gateway: true}, []string{"rbac.yaml"})
+	return newStageWith(t, cluster, setup.UniqueName(namespace), environment.Options{Gateway: true}, []string{"rbac.yaml"})
 }
 
 // newStageWith brings up a namespace of that very name.
@@ -93,21 +91,6 @@ func newStageWith(t *testing.T, cluster *session.Cluster, namespace string, opti
 	}
 	t.Cleanup(func() { s.stopOperator(t) })
 	return s
-}
-
-var (
-	namesLock sync.Mutex
-	names     = map[string]int{}
-)
-
-// unique is the name, or with a number when a test is repeated: what an earlier one left stays in the cluster.
-func unique(name string) string {
-	namesLock.Lock()
-	defer namesLock.Unlock()
-	if names[name]++; names[name] > 1 {
-		return fmt.Sprintf("%s-%d", name, names[name])
-	}
-	return name
 }
 
 // stopOperator ends the operator and fails the test if it found a data race.

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 // limited is an operator whose rights come and go.
@@ -26,7 +27,7 @@ type limited struct {
 // has no VirtualService of its own here: the one that Sluice makes is made again when somebody deletes it.
 func TestRights(t *testing.T) {
 	t.Parallel()
-	l := limited{user: unique("sluice-operator-limited")}
+	l := limited{user: setup.UniqueName("sluice-operator-limited")}
 	var err error
 	l.kubeconfig, err = cluster.KubeConfigFor(l.user, "system:authenticated")
 	if err != nil {
