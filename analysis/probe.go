@@ -57,6 +57,13 @@ func plannedProbes(start, end time.Time, interval time.Duration) int {
 	return max(minProbes, int(end.Sub(start)/interval)+1)
 }
 
+// PlannedProbes is how many requests a probe makes that begins at its start, and what lies between two of them. The first is made at the
+// start, and the step does not end before the last one is answered.
+func PlannedProbes(watch pipeline.ProbeWatch) (requests int, interval time.Duration) {
+	interval = probeInterval(watch.Spec)
+	return plannedProbes(watch.Start, watch.End, interval), interval
+}
+
 func probeInterval(spec v1.Probe) time.Duration {
 	if spec.Interval == nil || spec.Interval.Duration <= 0 {
 		return defaultProbeInterval

@@ -19,7 +19,7 @@ const noteLimit = 1024
 
 // decide observes and asks the pipeline. Nothing is written yet.
 func (c *convergence) decide(ctx context.Context) error {
-	c.claims.keep(c.key, faultsOn(&c.rollout.Status)...)
+	c.claims.keep(c.key, faultsOn(&c.rollout.Status, c.key.Namespace)...)
 	in, err := c.observe(ctx)
 	if err != nil {
 		return err
@@ -74,7 +74,8 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 		in.Mesh.SurveyProblem = c.sight.meshProblem
 	}
 	c.notes.about(c.rollout.Status.Traffic)
-	in.Written = c.notes.settle(!c.plan.carrying && !c.plan.suspended, now)
+	hidden := in.Mesh.Hidden(&c.rollout.Status) != nil
+	in.Written = c.notes.settle(!c.plan.carrying && !c.plan.suspended && !hidden, now)
 	if !c.plan.carrying {
 		c.notes.refusal = nil
 	}
@@ -124,8 +125,8 @@ func conflictOr(first *pipeline.Problem, problem *mesh.Problem) *pipeline.Proble
 // claim takes the VirtualServices on which the decision begins a fault, or names the Rollout that was quicker, and the fault's
 // host.
 func (c *convergence) claim() (host, holder string) {
-	before := faultsOn(&c.rollout.Status)
-	for _, name := range faultsOn(&c.decision.Status) {
+	before := faultsOn(&c.rollout.Status, c.key.Namespace)
+	for _, name := range faultsOn(&c.decision.Status, c.key.Namespace) {
 		if slices.Contains(before, name) {
 			continue
 		}
@@ -208,7 +209,7 @@ func (c *convergence) commit(ctx context.Context) error {
 	if err := c.commitStatus(ctx, c.decision.Status); err != nil {
 		return err
 	}
-	c.claims.keep(c.key, faultsOn(&c.rollout.Status)...)
+	c.claims.keep(c.key, faultsOn(&c.rollout.Status, c.key.Namespace)...)
 	for _, event := range c.decision.Events {
 		c.emit(event)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -118,7 +117,7 @@ func (r *RolloutReconciler) faultTarget(ctx context.Context, rollout *v1.Rollout
 	}
 	carrier, problem := mesh.SurveyFault(rollout, host, s.virtualServices)
 	target := pipeline.FaultTarget{VirtualService: carrier, Problem: fromMesh(problem)}
-	target.Busy = r.faultHolder(rollout, s, carrier.Name)
+	target.Busy = r.faultHolder(rollout, s, append(s.carriersOf(rollout, host), carrier.Name, faultLease(host, rollout.Namespace))...)
 	return target, nil
 }
 
@@ -158,39 +157,61 @@ func (r *RolloutReconciler) ownFaultHolder(rollout *v1.Rollout, s *sight) string
 	return ""
 }
 
-// faultHolder names another Rollout whose fault stands on a VirtualService, by this process's commits, by the statuses, or by
-// what was found there.
-func (r *RolloutReconciler) faultHolder(rollout *v1.Rollout, s *sight, name string) string {
-	target := types.NamespacedName{Namespace: rollout.Namespace, Name: name}
-	if holder, ok := r.claims.holder(target, client.ObjectKeyFromObject(rollout)); ok {
-		return holder.Name
-	}
-	found := find(s.virtualServices, name)
+// carriersOf are the VirtualServices that the neighbours of a Rollout would make for a fault on a host: one that is not seen yet, or
+// is about to go, is in the way of another one for the same host.
+func (s *sight) carriersOf(rollout *v1.Rollout, host string) []string {
+	var names []string
 	for i := range s.rollouts {
-		other := &s.rollouts[i]
-		if other.Name == rollout.Name {
-			continue
+		if other := &s.rollouts[i]; other.Name != rollout.Name {
+			names = append(names, mesh.FaultCarrier(other.Name, host, rollout.Namespace))
 		}
-		if slices.Contains(faultsOn(&other.Status), name) || (found != nil && hasFault(found, other.Name)) {
-			return other.Name
+	}
+	return names
+}
+
+// faultHolder names another Rollout that has a fault on any of what is named, by this process's commits, by the statuses, or by
+// what was found there.
+func (r *RolloutReconciler) faultHolder(rollout *v1.Rollout, s *sight, names ...string) string {
+	for _, name := range names {
+		target := keyOf(rollout.Namespace, name)
+		if holder, ok := r.claims.holder(target, client.ObjectKeyFromObject(rollout)); ok {
+			return holder.Name
+		}
+		found := find(s.virtualServices, name)
+		for i := range s.rollouts {
+			other := &s.rollouts[i]
+			if other.Name == rollout.Name {
+				continue
+			}
+			if slices.Contains(faultsOn(&other.Status, other.Namespace), name) || (found != nil && hasFault(found, other.Name)) {
+				return other.Name
+			}
 		}
 	}
 	return ""
 }
 
-// faultsOn names the VirtualServices that a status has a fault on: its own, or that of another host.
-func faultsOn(status *v1.RolloutStatus) []string {
+// faultsOn names what a status has a fault on: the Rollout's own VirtualServices, or that of another host and that host, for which
+// two Rollouts at the same moment would make one each.
+func faultsOn(status *v1.RolloutStatus, namespace string) []string {
 	var names []string
 	if carrier := carrierName(status); carrier != "" {
 		names = append(names, carrier)
 	}
-	if status.Traffic != nil && status.Traffic.Fault != nil && status.Traffic.Fault.Host == "" {
+	switch {
+	case status.Traffic == nil || status.Traffic.Fault == nil:
+	case status.Traffic.Fault.Host != "":
+		names = append(names, faultLease(status.Traffic.Fault.Host, namespace))
+	default:
 		for _, vs := range status.VirtualServices {
 			names = append(names, vs.Name)
 		}
 	}
 	return names
 }
+
+// faultLease stands for a host among the names of VirtualServices, none of which has a slash.
+func faultLease(host, namespace string) string { return hostToken(mesh.HostKey(host, namespace)) }
 
 func fromMesh(p *mesh.Problem) *pipeline.Problem {
 	if p == nil {

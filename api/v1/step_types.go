@@ -284,7 +284,8 @@ type Gate struct {
 	// +optional
 	// +kubebuilder:validation:Enum=errorRate;successRate;latency
 	Metric Metric `json:"metric,omitempty"`
-	// Query is PromQL that yields one value, a Go template with .Canary, .Stable, .Host, .Service, .Namespace and .Window.
+	// Query is PromQL that yields one value, a Go template with .Canary, .Stable, .CanaryWorkload, .StableWorkload, .CanaryHost,
+	// .StableHost, .Host, .Service, .Namespace and .Window.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096

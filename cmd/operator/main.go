@@ -21,12 +21,23 @@ func main() {
 	// A second signal ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
+	out := quiet()
+	if err := run(ctx, os.Args[1:], out); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "operator:", err)
+			fmt.Fprintln(out, "operator:", err)
 		}
 		os.Exit(1)
 	}
+}
+
+// quiet returns where the operator logs to, and takes it away from libraries: at each rendering kustomize prints to os.Stderr that a field
+// is deprecated, without a word on whose. It is called before anything else runs. What ends the process is printed all the same.
+func quiet() *os.File {
+	out := os.Stderr
+	if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+		os.Stderr = null
+	}
+	return out
 }
 
 // run works until ctx ends, and then finishes what is under way, for 25 seconds at most.

@@ -56,18 +56,27 @@ func (t *tool) cluster() (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	namespace, _, err := t.config.ToRawKubeConfigLoader().Namespace()
+	namespace, err := t.namespace()
 	return &cluster{client, mapper, namespace}, err
+}
+
+// mapping of a kind; nil when the cluster does not know it.
+func (c *cluster) mapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
+	mapping, err := c.mapper.RESTMapping(kind, versions...)
+	switch {
+	case meta.IsNoMatchError(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("looking for kind %s: %w", kind, err)
+	}
+	return mapping, nil
 }
 
 // resource is where objects of a kind are; nil when the cluster does not know the kind.
 func (c *cluster) resource(kind schema.GroupKind, namespace string, versions ...string) (dynamic.ResourceInterface, error) {
-	mapping, err := c.mapper.RESTMapping(kind, versions...)
-	if meta.IsNoMatchError(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("looking for kind %s: %w", kind, err)
+	mapping, err := c.mapping(kind, versions...)
+	if err != nil || mapping == nil {
+		return nil, err
 	}
 	resource := c.client.Resource(mapping.Resource)
 	if mapping.Scope.Name() != meta.RESTScopeNameNamespace {
@@ -76,33 +85,41 @@ func (c *cluster) resource(kind schema.GroupKind, namespace string, versions ...
 	return resource.Namespace(namespace), nil
 }
 
-// list reads all of a namespace that a plan may depend on. A kind that the cluster does not know, or the user may not read, has
-// no objects.
+// list reads all of a namespace that a plan may depend on. A kind that the cluster does not know has no objects; one that the user may
+// not list is an error, since without it a plan would tell of another run.
 func (c *cluster) list(ctx context.Context, namespace string) ([]manifest.Object, error) {
 	var objects []manifest.Object
 	for _, kind := range liveKinds() {
-		resource, err := c.resource(kind, namespace)
+		found, err := c.listKind(ctx, kind, namespace)
 		if err != nil {
 			return nil, err
 		}
-		if resource == nil {
-			continue
-		}
-		options := metav1.ListOptions{Limit: pageSize}
-		for {
-			list, err := resource.List(ctx, options)
-			if err != nil {
-				return nil, fmt.Errorf("reading %ss of namespace %s: %w", kind.Kind, namespace, err)
-			}
-			for i := range list.Items {
-				objects = append(objects, fromCluster(&list.Items[i]))
-			}
-			if options.Continue = list.GetContinue(); options.Continue == "" {
-				break
-			}
+		for _, o := range found {
+			objects = append(objects, fromCluster(o))
 		}
 	}
 	return objects, nil
+}
+
+func (c *cluster) listKind(ctx context.Context, kind schema.GroupKind, namespace string) ([]*unstructured.Unstructured, error) {
+	resource, err := c.resource(kind, namespace)
+	if err != nil || resource == nil {
+		return nil, err
+	}
+	var objects []*unstructured.Unstructured
+	options := metav1.ListOptions{Limit: pageSize}
+	for {
+		list, err := resource.List(ctx, options)
+		if err != nil {
+			return nil, fmt.Errorf("reading %ss of namespace %s: %w", kind.Kind, namespace, err)
+		}
+		for i := range list.Items {
+			objects = append(objects, &list.Items[i])
+		}
+		if options.Continue = list.GetContinue(); options.Continue == "" {
+			return objects, nil
+		}
+	}
 }
 
 // get reads one object like another one, nil when there is none.
@@ -127,17 +144,23 @@ func fromCluster(object *unstructured.Unstructured) manifest.Object {
 	return manifest.Object{Unstructured: object}
 }
 
-// withLive adds what the cluster has and the files do not name. A Rollout of the files goes on from its live status.
+// withLive adds what the cluster has and the files do not name. What the files name becomes what a push of it would come to.
 func (t *tool) withLive(ctx context.Context, given, rollouts []manifest.Object) ([]manifest.Object, error) {
 	c, err := t.cluster()
 	if err != nil {
 		return nil, err
 	}
-	return c.around(ctx, given, rollouts, adopt)
+	return c.around(ctx, given, rollouts, func(found []manifest.Object) (overlay, error) { return t.push(found) })
 }
 
-// around adds to the given objects what else the namespaces of Rollouts have, and tells of each given one how it is live.
-func (c *cluster) around(ctx context.Context, given, rollouts []manifest.Object, isLive func(own, live manifest.Object)) ([]manifest.Object, error) {
+// overlay tells of a given object how it is live, and which of the other live objects stay.
+type overlay struct {
+	each  func(own, live manifest.Object)
+	stays func(live manifest.Object) bool
+}
+
+// around adds to the given objects what else the namespaces of Rollouts have. over is asked once for each of them.
+func (c *cluster) around(ctx context.Context, given, rollouts []manifest.Object, over func(live []manifest.Object) (overlay, error)) ([]manifest.Object, error) {
 	objects, named := slices.Clone(given), map[string]manifest.Object{}
 	for _, o := range given {
 		named[identity(o)] = o
@@ -152,25 +175,25 @@ func (c *cluster) around(ctx context.Context, given, rollouts []manifest.Object,
 		if err != nil {
 			return nil, err
 		}
+		overlay, err := over(live)
+		if err != nil {
+			return nil, err
+		}
+		var others []manifest.Object
 		for _, found := range live {
 			if own, ok := named[identity(found)]; ok {
-				isLive(own, found)
+				overlay.each(own, found)
 			} else {
-				objects = append(objects, found)
+				others = append(others, found)
+			}
+		}
+		for _, o := range others {
+			if overlay.stays(o) {
+				objects = append(objects, o)
 			}
 		}
 	}
 	return objects, nil
-}
-
-// adopt gives an object of a file what only the cluster knows of it.
-func adopt(own, live manifest.Object) {
-	if status, ok := live.Object["status"]; ok {
-		own.Object["status"] = status
-	}
-	own.SetUID(live.GetUID())
-	own.SetCreationTimestamp(live.GetCreationTimestamp())
-	own.SetGeneration(live.GetGeneration() + 1)
 }
 
 func identity(o manifest.Object) string {

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -58,23 +60,24 @@ func (t *tool) around(ctx context.Context, o *files) ([]manifest.Object, string,
 	if err != nil {
 		return nil, "", err
 	}
-	namespace := t.namespaceOf(objects)
+	namespace, err := t.namespaceOf(objects)
+	if err != nil {
+		return nil, "", err
+	}
 	settleIn(objects, namespace)
 	return objects, namespace, nil
 }
 
-// namespaceOf files is that of -n, else the one that they name, if it is one only.
-func (t *tool) namespaceOf(objects []manifest.Object) string {
+// namespaceOf files is that of -n, else the one that they name, if it is one only, else the kubeconfig's.
+func (t *tool) namespaceOf(objects []manifest.Object) (string, error) {
 	names := map[string]bool{}
-	last := t.offlineNamespace()
 	for _, o := range objects {
-		if o.GetNamespace() != "" {
-			last = o.GetNamespace()
-			names[last] = true
+		if name := o.GetNamespace(); name != "" {
+			names[name] = true
 		}
 	}
-	if *t.config.Namespace != "" || len(names) != 1 {
-		return t.offlineNamespace()
+	if *t.config.Namespace == "" && len(names) == 1 {
+		return slices.Collect(maps.Keys(names))[0], nil
 	}
-	return last
+	return t.namespace()
 }

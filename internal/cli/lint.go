@@ -52,14 +52,20 @@ func (t *tool) lint(ctx context.Context, o *lintOptions) error {
 		return errors.New("nothing to lint: give -f FILE or -k FOLDER")
 	case o.output != "text" && o.output != "json" && o.output != "yaml":
 		return fmt.Errorf("--output %q: text, json or yaml is expected", o.output)
+	case o.delay < 0:
+		return fmt.Errorf("--propagation-delay %s: it can not be negative", o.delay)
 	}
 	objects, err := t.read(ctx, &o.files)
 	findings, err := lint.Unreadable(err)
 	if err != nil {
 		return err
 	}
-	if settleIn(objects, t.offlineNamespace()) && *t.config.Namespace == "" {
-		o.assumed = t.offlineNamespace()
+	namespace, err := t.settle(objects)
+	if err != nil {
+		return err
+	}
+	if *t.config.Namespace == "" {
+		o.assumed = namespace
 	}
 	found, err := lint.Check(ctx, objects, lint.Options{ScrapeInterval: o.scrape, PropagationDelay: o.delay, Now: t.clock.Now()})
 	if err != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,7 +98,9 @@ func (t *tool) planned(ctx context.Context, o *planOptions, name string) (object
 		if objects, err = t.read(ctx, &o.files); err != nil {
 			return nil, nil, err
 		}
-		settleIn(objects, t.offlineNamespace())
+		if _, err = t.settle(objects); err != nil {
+			return nil, nil, err
+		}
 		if err = refuse(ctx, objects); err != nil {
 			return nil, nil, err
 		}
@@ -115,6 +118,10 @@ func (t *tool) planned(ctx context.Context, o *planOptions, name string) (object
 
 // plans makes each Rollout's plan.
 func (t *tool) plans(ctx context.Context, o *planOptions, objects, rollouts []manifest.Object) ([]*plan.Plan, error) {
+	if len(rollouts) > 1 && (o.from != "" || o.to != "") {
+		return nil, fmt.Errorf("--from and --to are versions of one Rollout, and there are %d: %s; name one of them, or give its files alone",
+			len(rollouts), namesOf(rollouts))
+	}
 	var plans []*plan.Plan
 	for _, r := range rollouts {
 		in := plan.Input{
@@ -132,4 +139,12 @@ func (t *tool) plans(ctx context.Context, o *planOptions, objects, rollouts []ma
 		plans = append(plans, p)
 	}
 	return plans, nil
+}
+
+func namesOf(rollouts []manifest.Object) string {
+	var names []string
+	for _, r := range rollouts {
+		names = append(names, r.GetNamespace()+"/"+r.GetName())
+	}
+	return strings.Join(names, ", ")
 }

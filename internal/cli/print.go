@@ -120,6 +120,9 @@ func stageLine(s *plan.Stage, delay time.Duration) string {
 	for _, g := range s.Gates {
 		why = append(why, fmt.Sprintf("gate %s %s + %s + %d × %s", g.Name, short(delay), short(g.Window), g.Samples-1, short(g.Interval)))
 	}
+	if s.Probe != nil {
+		why = append(why, fmt.Sprintf("probe %s + %d × %s", short(delay), s.Probe.Requests-1, short(s.Probe.Interval)))
+	}
 	if len(why) > 0 {
 		line += " (" + strings.Join(why, ", ") + ")"
 	}
@@ -170,6 +173,7 @@ type planJSON struct {
 type stageJSON struct {
 	*plan.Stage
 	Gates  []gateJSON  `json:"gates,omitempty"`
+	Probe  *probeJSON  `json:"probe,omitempty"`
 	Writes []writeJSON `json:"writes,omitempty"`
 	Hold   string      `json:"hold,omitempty"`
 	Least  string      `json:"leastDuration,omitempty"`
@@ -178,6 +182,11 @@ type stageJSON struct {
 type gateJSON struct {
 	plan.Gate
 	Window   string `json:"window"`
+	Interval string `json:"interval"`
+}
+
+type probeJSON struct {
+	plan.Probe
 	Interval string `json:"interval"`
 }
 
@@ -205,6 +214,9 @@ func stageOf(s *plan.Stage) stageJSON {
 	}
 	for _, g := range s.Gates {
 		stage.Gates = append(stage.Gates, gateJSON{Gate: g, Window: short(g.Window), Interval: short(g.Interval)})
+	}
+	if s.Probe != nil {
+		stage.Probe = &probeJSON{Probe: *s.Probe, Interval: short(s.Probe.Interval)}
 	}
 	for _, w := range s.Writes {
 		item := writeJSON{Write: w}

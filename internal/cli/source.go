@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -37,24 +38,36 @@ func (t *tool) read(ctx context.Context, f *files) ([]manifest.Object, error) {
 	return manifest.Load(ctx, f.names, f.recursive, t.In)
 }
 
-// offlineNamespace is where objects without a namespace are: that of -n, else default. The kubeconfig has no say, so that the
-// same files give the same answer everywhere.
-func (t *tool) offlineNamespace() string {
+// namespace is that of -n, else of the kubeconfig's context, else default: kubectl's convention.
+func (t *tool) namespace() (string, error) {
 	if *t.config.Namespace != "" {
-		return *t.config.Namespace
+		return *t.config.Namespace, nil
 	}
-	return "default"
+	namespace, _, err := t.config.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return "", fmt.Errorf("the namespace of what names none is that of the kubeconfig, unless -n names one: %w", err)
+	}
+	return namespace, nil
 }
 
-// settleIn gives each object without a namespace that one, and tells whether there were any.
-func settleIn(objects []manifest.Object, namespace string) (settled bool) {
+// settle gives each object without a namespace that of the command, and returns it; "": each object names its own.
+func (t *tool) settle(objects []manifest.Object) (string, error) {
+	if !slices.ContainsFunc(objects, func(o manifest.Object) bool { return o.GetNamespace() == "" }) {
+		return "", nil
+	}
+	namespace, err := t.namespace()
+	if err == nil {
+		settleIn(objects, namespace)
+	}
+	return namespace, err
+}
+
+func settleIn(objects []manifest.Object, namespace string) {
 	for _, o := range objects {
 		if o.GetNamespace() == "" {
 			o.SetNamespace(namespace)
-			settled = true
 		}
 	}
-	return settled
 }
 
 func isRollout(o manifest.Object) bool {

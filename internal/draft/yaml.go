@@ -3,6 +3,7 @@ package draft
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,9 +88,11 @@ func (f *found) writeSteps(line func(string, ...any)) {
 	line("  - {name: p99, metric: latency, quantile: \"0.99\", max: 500ms}")
 }
 
+var plain = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
+
 // quote gives what YAML would take for something else than a string in quotes.
 func quote(s string) string {
-	if s == "" || strings.ContainsAny(s[:1], "0123456789.-+") || slices.Contains([]string{"true", "false", "yes", "no", "on", "off", "null", "y", "n"}, strings.ToLower(s)) {
+	if !plain.MatchString(s) || slices.Contains([]string{"true", "false", "yes", "no", "on", "off", "null", "y", "n"}, strings.ToLower(s)) {
 		return strconv.Quote(s)
 	}
 	return s

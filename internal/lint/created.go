@@ -10,32 +10,43 @@ import (
 	"sluice.dev/sluice/internal/mesh"
 )
 
-// checkCreated looks at the VirtualServices that a run would make, where none routes to the host.
+// checkCreated looks at the VirtualServices that the spec describes, which a run makes.
 func (s *subject) checkCreated() {
-	entries, _, err := unstructured.NestedSlice(s.object.Object, "spec", "virtualServices")
-	if err != nil || len(s.surveyed.VirtualServices) > 0 {
-		return
+	entries := s.rollout.Spec.VirtualServices
+	inMesh := s.routedInMesh()
+	for i := range entries {
+		if entries[i].Describes() && bindsMesh(entries[i].Gateways) {
+			inMesh = true
+			s.checkHosts(entries[i].Hosts, at("spec.virtualServices", i))
+		}
 	}
-	for i, raw := range entries {
-		entry, ok := raw.(map[string]any)
-		if !ok {
-			continue
+	for i := range entries {
+		if !inMesh && entries[i].Describes() {
+			s.find(ruleIgnoredMesh, s.object, at("spec.virtualServices", i)+".gateways", "%s: the sidecars of callers inside the mesh ignore a VirtualService for gateways alone; add mesh, if they call %s",
+				strings.Join(entries[i].Gateways, ", "), s.rollout.Spec.Host)
 		}
-		path := at("spec.virtualServices", i)
-		gateways, _, _ := unstructured.NestedStringSlice(entry, "gateways")
-		hosts, _, _ := unstructured.NestedStringSlice(entry, "hosts")
-		if len(gateways) > 0 && !slices.Contains(gateways, "mesh") {
-			s.find(ruleIgnoredMesh, s.object, path+".gateways", "%s: the sidecars of callers inside the mesh ignore a VirtualService for gateways alone; add mesh, if they call %s",
-				strings.Join(gateways, ", "), s.rollout.Spec.Host)
-			continue
-		}
-		ours := func(host string) bool {
-			return host == "*" || mesh.HostKey(host, s.object.GetNamespace()) == mesh.HostKey(s.rollout.Spec.Host, s.object.GetNamespace())
-		}
-		if len(hosts) > 0 && !slices.ContainsFunc(hosts, ours) {
-			s.find(ruleIgnoredHosts, s.object, path+".hosts", "%s: sidecars obey it for these hosts alone, so that no call to %s is routed by it; add %s",
-				strings.Join(hosts, ", "), s.rollout.Spec.Host, s.rollout.Spec.Host)
-		}
+	}
+}
+
+// bindsMesh tells whether sidecars look at a VirtualService with such gateways.
+func bindsMesh(gateways []string) bool { return len(gateways) == 0 || slices.Contains(gateways, "mesh") }
+
+// routedInMesh tells whether a VirtualService that is there routes calls to the host inside the mesh.
+func (s *subject) routedInMesh() bool {
+	return slices.ContainsFunc(s.ofKind("VirtualService"), func(vs *unstructured.Unstructured) bool {
+		gateways, _, err := unstructured.NestedStringSlice(vs.Object, "spec", "gateways")
+		routes := slices.ContainsFunc(s.surveyed.VirtualServices, func(found v1.ManagedVirtualService) bool { return found.Name == vs.GetName() })
+		return err == nil && routes && bindsMesh(gateways)
+	})
+}
+
+// checkHosts finds an entry for sidecars that leaves out the Rollout's host.
+func (s *subject) checkHosts(hosts []string, path string) {
+	namespace, host := s.object.GetNamespace(), s.rollout.Spec.Host
+	ours := func(h string) bool { return h == "*" || mesh.HostKey(h, namespace) == mesh.HostKey(host, namespace) }
+	if len(hosts) > 0 && !slices.ContainsFunc(hosts, ours) {
+		s.find(ruleIgnoredHosts, s.object, path+".hosts", "%s: sidecars obey it for these hosts alone, so that no call to %s is routed by it; add %s",
+			strings.Join(hosts, ", "), host, host)
 	}
 }
 

@@ -52,6 +52,7 @@ func Check(ctx context.Context, objects []manifest.Object, options Options) ([]F
 	for _, o := range objects {
 		c.refusals(ctx, schemas, o)
 	}
+	c.checkObjectTwice()
 	for _, s := range c.subjects() {
 		s.check(ctx)
 	}

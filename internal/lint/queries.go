@@ -3,6 +3,7 @@ package lint
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,17 @@ func (s *subject) gates() []placed {
 	return all
 }
 
-var namesCanary = regexp.MustCompile(`\{\{[^}]*\.Canary(Workload)?\b[^}]*\}\}`)
+var (
+	canaryNamed     = regexp.MustCompile(`\{\{[^}]*\.Canary(Workload)?\b[^}]*\}\}`)
+	canaryHostNamed = regexp.MustCompile(`\{\{[^}]*\.CanaryHost\b[^}]*\}\}`)
+)
+
+// namesCanary tells whether a query can tell the canary from stable: by its version or workload, or by its host where versions have
+// hosts of their own.
+func (s *subject) namesCanary(query string) bool {
+	elsewhere := slices.ContainsFunc(s.rollout.Spec.Versions, func(v v1.Version) bool { return v.Destination != nil })
+	return canaryNamed.MatchString(query) || elsewhere && canaryHostNamed.MatchString(query)
+}
 
 // checkQueries parses what the queries become, with names that stand for those of a run.
 func (s *subject) checkQueries() {
@@ -59,12 +70,12 @@ func (s *subject) checkQueries() {
 		if !pipeline.QueryHasWindow(g.Query) {
 			s.find(ruleQueryWindow, s.object, g.path+".query", "the query has no {{ .Window }}, so that what it looks at is not bound to the step: give its range as [{{ .Window }}]")
 		}
-		if !namesCanary.MatchString(g.Query) {
+		if !s.namesCanary(g.Query) {
 			s.find(ruleQueryCanary, s.object, g.path+".query", "the query names neither {{ .Canary }} nor {{ .CanaryWorkload }}, so that it judges every version alike")
 		}
 		if flag := unseenFlag(expr); flag != "" {
 			s.find(ruleBlind, s.object, g.path+".query",
-				`reporter="destination" with response_flags %s: the request never reached the canary's proxy, only the caller's reports it; reporter="source" is right`, flag)
+				`reporter="destination" with response_flags %s: only the caller's proxy reports that, the canary's own does not; reporter="source" is right`, flag)
 		}
 	}
 }
@@ -132,10 +143,10 @@ func unseenFlag(expr parser.Expr) string {
 			continue
 		}
 		for _, m := range v.LabelMatchers {
-			if m.Name != "response_flags" || m.Matches("-") || m.Type == labels.MatchNotEqual {
+			if m.Name != "response_flags" || m.Matches("-") || m.Type == labels.MatchNotEqual || m.Type == labels.MatchNotRegexp {
 				continue
 			}
-			for _, flag := range []string{"UO", "UH", "URX"} {
+			for _, flag := range []string{"UO", "UH", "URX", "FI", "DI"} {
 				if m.Matches(flag) {
 					return flag
 				}
@@ -153,6 +164,16 @@ func seesMirrored(expr parser.Expr) bool {
 		}
 	}
 	return true
+}
+
+// asksOfDestination tells whether an expression reads a metric of Istio about requests to a certain destination.
+func asksOfDestination(expr parser.Expr) bool {
+	return slices.ContainsFunc(selectors(expr), func(v *parser.VectorSelector) bool {
+		return strings.HasPrefix(v.Name, "istio_") && slices.ContainsFunc(v.LabelMatchers, func(m *labels.Matcher) bool {
+			positive := m.Type == labels.MatchEqual || m.Type == labels.MatchRegexp
+			return positive && slices.Contains([]string{"destination_version", "destination_workload", "destination_canonical_revision"}, m.Name)
+		})
+	})
 }
 
 // checkWindows compares windows with the scrape interval.

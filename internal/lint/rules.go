@@ -27,6 +27,7 @@ const (
 	ruleSelects       = "labels-select-nothing"
 	ruleOverlap       = "labels-overlap"
 	ruleSubset        = "unknown-subset"
+	ruleObjectTwice   = "object-twice"
 	ruleHostTwice     = "host-twice"
 	rulePromQL        = "promql"
 	ruleQueryType     = "query-type"
@@ -57,12 +58,13 @@ func Rules() []Rule {
 		{ruleSelects, Warning, "an entry of spec.versions whose labels select none of the host's workloads", "the labels of the version's pods"},
 		{ruleOverlap, Error, "two versions that select the same pods", "labels that tell them apart"},
 		{ruleSubset, Error, "a route to the host that names a subset which neither the DestinationRule nor a version has", "a subset that is there"},
+		{ruleObjectTwice, Error, "an object that stands twice among the files: GitSync refuses such a revision, and of several that are applied the last would win", "one manifest for each object"},
 		{ruleHostTwice, Error, "two Rollouts on one host: the younger would be Stalled", "one Rollout for each host"},
-		{rulePromQL, Error, "a query that is no PromQL once its template is filled in", "PromQL; the template knows .Canary, .Stable, .Host, .Service, .Namespace and .Window"},
+		{rulePromQL, Error, "a query that is no PromQL once its template is filled in", "PromQL; the template knows .Canary, .Stable, .CanaryWorkload, .StableWorkload, .CanaryHost, .StableHost, .Host, .Service, .Namespace and .Window"},
 		{ruleQueryType, Error, "a query that yields a range of values or a string", "a query that yields one number"},
 		{ruleQueryWindow, Warning, "a query without {{ .Window }}: what it looks at may be older than the step", "[{{ .Window }}] as its range"},
 		{ruleQueryCanary, Warning, "a query that does not name the canary: it judges every version", "a matcher with {{ .Canary }} or {{ .CanaryWorkload }}"},
-		{ruleBlind, Error, "a query whose reporter does not see the step's traffic: the callers do not report mirrored requests, the canary's own proxy does not report those that never left the caller (UO, UH, URX)", `reporter="destination" in mirror steps, reporter="source" for overflow and ejection, or a built-in metric, which picks it by step`},
+		{ruleBlind, Error, "a query that does not see the step's traffic: the callers do not report mirrored requests, the canary's own proxy does not report those that never left the caller or were faulted there (UO, UH, URX, FI, DI), and nobody reports any to a canary that gets none", `reporter="destination" in mirror steps, reporter="source" for overflow, ejection and faults, useGates without it where the canary gets nothing, or a built-in metric, which picks all that by step`},
 		{ruleGateTarget, Error, "a built-in gate for a version that Istio's metrics can not tell apart, or another gate that can not be asked", "a label version on the pods, or a workload"},
 		{ruleNeverPasses, Error, "limits that no value is within", "min below max, and shares from 0 to 1 or in percent"},
 		{ruleAlwaysPasses, Warning, "a limit of errorRate or successRate that every value is within, such as max 1, which is 100%", `"1%" or "0.01"`},
@@ -72,7 +74,7 @@ func Rules() []Rule {
 		{ruleUnscoped, Warning, "a fault for everyone", "match; or the operator's --allow-unscoped-faults"},
 		{ruleFaultShare, Warning, "a delay or abort without a share of requests: Istio injects nothing, and the test tests nothing", "percentage: {value: 100}"},
 		{ruleIgnoredHosts, Error, "a VirtualService to be created for sidecars whose hosts leave out the Rollout's: no call to the host obeys it", "the host among hosts"},
-		{ruleIgnoredMesh, Warning, "a VirtualService to be created for gateways alone: calls inside the mesh do not obey it", "mesh among gateways"},
+		{ruleIgnoredMesh, Warning, "VirtualServices to be created for gateways alone, with none for the mesh beside them: calls inside the mesh do not obey them", "mesh among gateways, or another VirtualService for it"},
 		{ruleBreakerSignal, Warning, "a breaker signal that can not occur: Overflow without connectionPool, Ejection without outlierDetection", "the policy that makes it, in the DestinationRule or in the Rollout"},
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/prometheus/promql/parser"
+
 	"sluice.dev/sluice/analysis"
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/internal/pipeline"
@@ -94,10 +96,8 @@ func (s *subject) another() string {
 // checkStage looks at the gates of a step as they were resolved.
 func (s *subject) checkStage(stage *plan.Stage) {
 	step := "spec.soak"
-	mirrors := false
 	if stage.Index < len(s.rollout.Spec.Steps) {
 		step = at("spec.steps", stage.Index)
-		mirrors = s.rollout.Spec.Steps[stage.Index].Mirror != nil
 	}
 	for _, g := range stage.Gates {
 		if stage.Hold > 0 && stage.Hold < g.Window {
@@ -112,13 +112,21 @@ func (s *subject) checkStage(stage *plan.Stage) {
 			}
 			continue
 		}
-		if g.Watch.Query == "" || !mirrors || g.Watch.Exposure != pipeline.ExposureMirror {
-			continue
+		if expr, err := parseQuery(query); err == nil && g.Watch.Query != "" && !s.found(ruleBlind, path+".query") {
+			s.checkSight(stage, g, path+".query", expr)
 		}
-		if expr, err := parseQuery(query); err == nil && !seesMirrored(expr) && !s.found(ruleBlind, path+".query") {
-			s.find(ruleBlind, s.object, path+".query", `in step %s the canary gets mirrored requests alone, which reporter="source" does not tell of: reporter="destination" is right there, or useGates without %s`,
-				stage.Name, g.Name)
-		}
+	}
+}
+
+// checkSight finds a query that does not see the traffic of a step.
+func (s *subject) checkSight(stage *plan.Stage, g plan.Gate, path string, expr parser.Expr) {
+	switch {
+	case !stage.Exposed && s.namesCanary(g.Watch.Query) && asksOfDestination(expr):
+		s.find(ruleBlind, s.object, path, "in step %s no request reaches the canary, so that there is no data for it: useGates without %s is right there, or a step with mirror, match or weight",
+			stage.Name, g.Name)
+	case stage.Exposed && g.Watch.Exposure == pipeline.ExposureMirror && !seesMirrored(expr):
+		s.find(ruleBlind, s.object, path, `in step %s the canary gets mirrored requests alone, which reporter="source" does not tell of: reporter="destination" is right there, or useGates without %s`,
+			stage.Name, g.Name)
 	}
 }
 

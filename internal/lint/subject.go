@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -27,7 +28,7 @@ type subject struct {
 	workloads []workload
 }
 
-// workload is a Deployment, StatefulSet or DaemonSet.
+// workload is what makes pods, or is an endpoint itself.
 type workload struct {
 	manifest.Object
 	labels labels.Set
@@ -117,15 +118,53 @@ func (s *subject) hostWorkloads() []workload {
 	selector := labels.SelectorFromSet(service.Spec.Selector)
 	var found []workload
 	for _, o := range s.near {
-		switch o.GetKind() {
-		case "Deployment", "StatefulSet", "DaemonSet":
-			set, _, err := unstructured.NestedStringMap(o.Object, "spec", "template", "metadata", "labels")
-			if err == nil && selector.Matches(labels.Set(set)) {
-				found = append(found, workload{o, set})
-			}
+		if set := podLabels(o); set != nil && selector.Matches(set) {
+			found = append(found, workload{o, set})
 		}
 	}
 	return found
+}
+
+// podLabels are those of the pods that a workload makes, or of what is an endpoint itself; nil for any other kind.
+func podLabels(o manifest.Object) labels.Set {
+	var paths [][]string
+	switch o.GetKind() {
+	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet":
+		paths = [][]string{{"spec", "template", "metadata", "labels"}}
+	case "Pod":
+		paths = [][]string{{"metadata", "labels"}}
+	case "WorkloadEntry":
+		paths = [][]string{{"spec", "labels"}, {"metadata", "labels"}}
+	default:
+		return nil
+	}
+	set := labels.Set{}
+	for _, path := range paths {
+		some, _, err := unstructured.NestedStringMap(o.Object, path...)
+		if err != nil {
+			return nil
+		}
+		maps.Copy(set, some)
+	}
+	return set
+}
+
+// checkObjectTwice finds objects that stand before.
+func (c *checker) checkObjectTwice() {
+	type identity struct{ group, kind, namespace, name string }
+	first := map[identity]manifest.Object{}
+	for _, o := range c.objects {
+		id := identity{o.GroupVersionKind().Group, o.GetKind(), o.GetNamespace(), o.GetName()}
+		before, twice := first[id]
+		switch {
+		case id.name == "":
+		case twice:
+			c.find(ruleObjectTwice, o, "metadata.name", "%s stands at %s already: a revision with both is refused by GitSync, and elsewhere the one that is applied last replaces the other",
+				o.Ref(), before.At("metadata.name"))
+		default:
+			first[id] = o
+		}
+	}
 }
 
 // checkHostTwice finds another Rollout of the host that stands before this one.
@@ -141,11 +180,7 @@ func (s *subject) checkHostTwice() {
 		theirs, _, err := unstructured.NestedString(other.Object, "spec", "host")
 		same := err == nil && isRollout(other) && other.GetNamespace() == s.object.GetNamespace() &&
 			mesh.HostKey(theirs, other.GetNamespace()) == mesh.HostKey(host, s.object.GetNamespace())
-		switch {
-		case same && other.GetName() == s.object.GetName() && s.object.GetName() != "":
-			s.find(ruleHostTwice, s.object, "metadata.name", "%s stands at %s already: the one that is applied last would replace the other", s.object.Ref(), other.At("metadata.name"))
-			return
-		case same:
+		if same && other.GetName() != s.object.GetName() {
 			s.find(ruleHostTwice, s.object, "spec.host", "%s is the host of %s already (%s): the younger of the two would be Stalled, HostConflict",
 				host, other.Ref(), other.At("spec.host"))
 			return

@@ -77,14 +77,15 @@ func filesOf(name string, recursive bool) ([]string, error) {
 		return []string{name}, nil
 	}
 	var files []string
-	err = filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
+	folder := filepath.Clean(name) + string(filepath.Separator) // so that a link to a folder is followed, when it was named
+	err = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != name && (!recursive || strings.HasPrefix(entry.Name(), ".")):
+		case entry.IsDir() && path != folder && (!recursive || strings.HasPrefix(entry.Name(), ".")):
 			return filepath.SkipDir
 		case entry.IsDir() && IsKustomization(path):
-			files = append(files, path)
+			files = append(files, filepath.Clean(path))
 			return filepath.SkipDir
 		case isManifest(path, entry):
 			files = append(files, path)

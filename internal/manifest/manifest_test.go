@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -68,6 +69,9 @@ func TestRefusals(t *testing.T) {
 		"no text":        {"a: \xff\n", "x.yaml:1:1: this is no text in UTF-8"},
 		"no object":      {"- 1\n", "x.yaml:1:1: this is no object"},
 		"no kind":        {"apiVersion: v1\n", "x.yaml:1:1: this is no Kubernetes object"},
+		"item of no kind": {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a}}\n- {a: 1}\n", "x.yaml:5:3: this is no Kubernetes object"},
+		"item of no form": {"apiVersion: v1\nkind: List\nitems: [1]\n", "x.yaml:3:9: this is no Kubernetes object"},
+		"List in a List":  {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List, items: []}\n", "x.yaml:4:3: a List in a List is refused"},
 		"one of several": {"apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\nfoo: 1\n", "x.yaml:4:1: this is no Kubernetes object"},
 	} {
 		_, err := manifest.Read("x.yaml", []byte(c.text))
@@ -120,6 +124,14 @@ func TestLoad(t *testing.T) {
 			t.Errorf("%v recursive=%v: error %v (-want +got):\n%s", c.names, c.recursive, err, diff)
 		}
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := manifest.Load(t.Context(), []string{link}, false, nil)
+	if err != nil || len(objects) != 2 || objects[0].File != filepath.Join(link, "a.yaml") {
+		t.Errorf("through a link to the folder: %d objects, error %v; want 2, in files below the link", len(objects), err)
+	}
 	if _, err := manifest.Load(t.Context(), []string{filepath.Join(dir, "none.yaml")}, false, nil); err == nil || !strings.Contains(err.Error(), "none.yaml: no such file") {
 		t.Errorf("error %v, want one that names the missing file", err)
 	}
@@ -162,5 +174,21 @@ func TestKustomize(t *testing.T) {
 	}
 	if !manifest.IsKustomization("base") || manifest.IsKustomization(".") {
 		t.Error("a kustomization is a folder with a file of that name")
+	}
+}
+
+// Many values in one stream, and many documents with aliases, take no more time and memory than their size warrants.
+func TestBounded(t *testing.T) {
+	lines := strings.Repeat("{\"apiVersion\": \"v1\", \"kind\": \"A\"}\n", 20_000)
+	begin := time.Now()
+	objects, err := manifest.Read("x.json", []byte(lines))
+	if err != nil || len(objects) != 20_000 || objects[19_999].At("kind").Line != 20_000 {
+		t.Fatalf("%d objects, error %v", len(objects), err)
+	}
+	t.Logf("20 000 values in %s", time.Since(begin))
+	bomb := "---\napiVersion: v1\nkind: A\na: &a [" + strings.Repeat("x,", 700) + "]\nb: [" + strings.Repeat("*a,", 700) + "]\n"
+	objects, err = manifest.Read("x.yaml", []byte(strings.Repeat(bomb, 100)))
+	if err == nil || !strings.Contains(err.Error(), "with its aliases expanded") || len(objects) > 50 {
+		t.Errorf("%d objects, error %v; want the file refused where it becomes too long", len(objects), err)
 	}
 }

@@ -45,8 +45,13 @@ func Read(file string, content []byte) ([]Object, error) {
 			failures = append(failures, err)
 		}
 	}
+	expanded := 0
 	for _, doc := range documents {
-		found, err := doc.objects(file)
+		found, size, err := doc.objects(file)
+		if expanded += size; expanded > maxExpanded {
+			err = doc.failure(file, fmt.Errorf("with its aliases expanded, the file is longer than %d bytes up to here: split it", maxExpanded))
+			return objects, errors.Join(append(failures, err)...)
+		}
 		objects = append(objects, found...)
 		if err != nil {
 			failures = append(failures, err)
@@ -54,6 +59,9 @@ func Read(file string, content []byte) ([]Object, error) {
 	}
 	return objects, errors.Join(failures...)
 }
+
+// maxExpanded bounds what the documents of a file stand for, as JSON.
+const maxExpanded = 4 * maxBytes
 
 // part is a document of a file that begins after so many lines.
 type part struct {
@@ -88,7 +96,12 @@ func separates(line []byte) bool {
 // splitJSON parts a stream of JSON values, of which a file may hold several as it may hold several YAML documents.
 func splitJSON(file string, content []byte) ([]part, error) {
 	stream := json.NewDecoder(bytes.NewReader(content))
-	linesUntil := func(offset int) int { return bytes.Count(content[:offset], []byte("\n")) }
+	counted, lines := 0, 0
+	linesUntil := func(offset int) int { // offsets only grow
+		lines += bytes.Count(content[counted:offset], []byte("\n"))
+		counted = offset
+		return lines
+	}
 	var values []part
 	for {
 		var value json.RawMessage
@@ -98,7 +111,7 @@ func splitJSON(file string, content []byte) ([]part, error) {
 		case errors.Is(err, io.EOF):
 			return values, nil
 		case err != nil:
-			return values, &FileError{Position{File: file, Line: linesUntil(end) + 1, Column: 1}, err}
+			return values, &FileError{Position{File: file, Line: linesUntil(max(end, counted)) + 1, Column: 1}, err}
 		}
 		values = append(values, part{linesUntil(end - len(value)), value})
 	}
@@ -130,52 +143,72 @@ func (d part) failureAt(file, message string) error {
 	return &FileError{Position{File: file, Line: line, Column: 1}, errors.New(message)}
 }
 
-func (d part) objects(file string) ([]Object, error) {
+// objects of a document, and the bytes that it stands for.
+func (d part) objects(file string) (objects []Object, size int, err error) {
 	if err := document.Check(d.text); err != nil {
-		return nil, d.failure(file, err)
+		return nil, 0, d.failure(file, err)
 	}
 	raw, err := k8syaml.YAMLToJSONStrict(d.text)
 	if err != nil {
-		return nil, d.failure(file, err)
+		return nil, 0, d.failure(file, err)
 	}
 	if bytes.Equal(bytes.TrimSpace(raw), []byte("null")) {
-		return nil, nil
+		return nil, 0, nil
 	}
 	var node yaml.Node
 	if err := yaml.Unmarshal(d.text, &node); err != nil {
-		return nil, d.failure(file, err)
-	}
-	var content map[string]any
-	if err := k8syaml.Unmarshal(raw, &content); err != nil {
-		return nil, d.failure(file, errors.New("this is no object: a mapping with apiVersion, kind and metadata is expected"))
+		return nil, 0, d.failure(file, err)
 	}
 	object := &unstructured.Unstructured{}
-	if object.GetKind(); content["kind"] == nil || content["apiVersion"] == nil {
-		return nil, d.failure(file, errors.New("this is no Kubernetes object: apiVersion and kind are needed"))
-	}
-	if err := object.UnmarshalJSON(raw); err != nil {
-		return nil, d.failure(file, err)
+	if err := decode(raw, object); err != nil {
+		return nil, 0, d.failure(file, err)
 	}
 	whole := Object{Unstructured: object, File: file, node: &node, offset: d.offset}
 	if !object.IsList() {
-		return []Object{whole}, nil
+		return []Object{whole}, len(raw), nil
 	}
-	return whole.items()
+	objects, err = whole.items()
+	return objects, len(raw), err
 }
 
-// items are the objects of a List.
+func decode(raw []byte, into *unstructured.Unstructured) error {
+	var content map[string]any
+	if err := k8syaml.Unmarshal(raw, &content); err != nil {
+		return errors.New("this is no object: a mapping with apiVersion, kind and metadata is expected")
+	}
+	if !isObject(content) {
+		return errNoObject
+	}
+	return into.UnmarshalJSON(raw)
+}
+
+var errNoObject = errors.New("this is no Kubernetes object: apiVersion and kind are needed")
+
+func isObject(content map[string]any) bool { return content["kind"] != nil && content["apiVersion"] != nil }
+
+// items are the objects of a List. What can be read is returned beside an error for each item that can not.
 func (o Object) items() ([]Object, error) {
-	list, err := o.ToList()
-	if err != nil {
-		return nil, &FileError{o.At(""), err}
-	}
+	list, _ := o.Object["items"].([]any)
 	var objects []Object
-	for i := range list.Items {
-		item := Object{Unstructured: &list.Items[i], File: o.File, offset: o.offset}
-		if field := child(o.node, "items"); field != nil {
-			item.node = child(field, strconv.Itoa(i))
+	var failures []error
+	for i, item := range list {
+		content, ok := item.(map[string]any)
+		place := &FileError{Position: o.At(fmt.Sprintf("items[%d]", i))}
+		object := &unstructured.Unstructured{Object: content}
+		switch {
+		case !ok || !isObject(content) || object.GetKind() == "" || object.GetAPIVersion() == "":
+			place.Err = errNoObject
+		case object.IsList():
+			place.Err = errors.New("a List in a List is refused: put its items into the outer one")
+		default:
+			found := Object{Unstructured: object, File: o.File, offset: o.offset}
+			if field := child(o.node, "items"); field != nil {
+				found.node = child(field, strconv.Itoa(i))
+			}
+			objects = append(objects, found)
+			continue
 		}
-		objects = append(objects, item)
+		failures = append(failures, place)
 	}
-	return objects, nil
+	return objects, errors.Join(failures...)
 }

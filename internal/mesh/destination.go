@@ -13,20 +13,28 @@ import (
 // authorityHeader is what istiod turns into a rewrite of the authority for the one destination; `rewrite` is the whole route's.
 const authorityHeader = "host"
 
-// baseDestination is the route's first destination on the host, else on one that a version has of its own, without subset and
-// weight; port, headers and unknown fields stay.
+// baseDestination is the route's first destination on the host, else on one that a version has of its own, else its only one, without
+// subset and weight; port, headers and unknown fields stay.
 func baseDestination(r *v1.Rollout, route object) object {
 	destinations := objects(route["route"])
 	for _, key := range r.HostKeys() {
 		at := slices.IndexFunc(destinations, func(d object) bool { return hostOf(d, r.Namespace) == key })
 		if at >= 0 {
-			base := clone(destinations[at])
-			delete(base, "weight")
-			delete(child(base, "destination"), "subset")
-			return base
+			return plainBase(destinations[at])
 		}
 	}
+	if len(destinations) == 1 { // a host that a version had of its own until the spec listed it no more; its place is not kept
+		return plainBase(destinations[0])
+	}
 	return object{"destination": plainDestination(r)}
+}
+
+// plainBase is a destination without subset and weight.
+func plainBase(destination object) object {
+	base := clone(destination)
+	delete(base, "weight")
+	delete(child(base, "destination"), "subset")
+	return base
 }
 
 // hostOf is the key of a destination's host.
@@ -169,7 +177,8 @@ func SaveDestinations(r *v1.Rollout, managed v1.ManagedVirtualService, found *un
 			continue
 		}
 		destination := child(baseDestination(r, routes[at]), "destination")
-		if data, err := json.Marshal(destination); err == nil && !isSpelled(r, destination) {
+		ours := slices.Contains(r.HostKeys(), HostKey(text(destination, "host"), r.Namespace))
+		if data, err := json.Marshal(destination); err == nil && ours && !isSpelled(r, destination) {
 			out.Routes[i].Destination = string(data)
 		}
 	}

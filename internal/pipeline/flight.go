@@ -27,7 +27,7 @@ func (d *draft) inFlight() {
 	d.nameStep(plan)
 	d.noteApplied(stage)
 	d.watch = d.makeWatch(stage)
-	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.in.Mesh.SurveyProblem, d.subsetInUse(d.status.Stable), d.testProblem()); {
+	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.in.Mesh.SurveyProblem, d.in.Mesh.Hidden(&d.status), d.subsetInUse(d.status.Stable), d.testProblem()); {
 	case p != nil:
 		d.stall(*p)
 	case d.in.Contended != "":

@@ -30,7 +30,7 @@ func (d *draft) idle() {
 	}
 	d.noteSkipped()
 	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.subsetInUse(d.status.Stable)); {
-	case p != nil:
+	case p != nil && !d.returnsAnyway(version):
 		d.stall(*p)
 	case version == d.status.Stable:
 		d.rest()
@@ -352,6 +352,15 @@ func (d *draft) proven(version string) bool {
 // withdrawProof forgets that a version was proven; at most ten proofs are kept.
 func withdrawProof(proofs []v1.Proof, version string) []v1.Proof {
 	return slices.DeleteFunc(slices.Clone(proofs), func(p v1.Proof) bool { return p.Version == version })
+}
+
+// returnsAnyway: what is wrong with the routes, or with the version that is left, keeps no traffic there when a proven version is
+// asked for; what then is still wrong is told. Only where the mesh can not be read nobody knows which subset that version has.
+func (d *draft) returnsAnyway(version string) bool {
+	if p := d.in.Mesh.SurveyProblem; p != nil && (p.Reason == v1.ReasonIstioNotInstalled || p.Reason == v1.ReasonForbidden) {
+		return false
+	}
+	return d.in.HostProblem == nil && version != d.status.Stable && d.proven(version) && d.pinned(version) == nil
 }
 
 // returnAtOnce moves all traffic to a proven version, without steps. Leaving a version this way withdraws its proof.

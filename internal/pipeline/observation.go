@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"fmt"
 	"time"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -108,6 +109,31 @@ type Mesh struct {
 	// Mirrors tells why a mirror.host of the spec's steps that is not the Rollout's own host can not be mirrored to: ForeignHost;
 	// nil: it can. A host that is not there was not looked up.
 	Mirrors map[string]*Problem
+}
+
+// Hidden is why the mesh may not obey what is written for a run, though it stands there: another object for the same host came, which
+// proxies may obey instead, or the fault stands where nobody meets it any more. nil: nothing hides it.
+func (m *Mesh) Hidden(s *v1.RolloutStatus) *Problem {
+	switch {
+	case s.Run == nil || s.Traffic == nil:
+		return nil
+	case m.SurveyProblem != nil && m.SurveyProblem.Reason == v1.ReasonHostConflict:
+		return m.SurveyProblem
+	case s.Traffic.Fault == nil || s.FaultVirtualService == nil:
+		return nil
+	}
+	host, carrier := s.Traffic.Fault.Host, s.FaultVirtualService.Name
+	switch now, known := m.Faults[host]; {
+	case !known || host == "":
+		return nil
+	case now.Problem != nil:
+		return now.Problem
+	case now.VirtualService.Name != carrier:
+		return &Problem{v1.ReasonHostConflict, fmt.Sprintf(
+			"the fault on %s stands on VirtualService %s, and sidecars do not obey that for %s any more: take away what was added for %s since, or undo the edit",
+			host, carrier, host, host)}
+	}
+	return nil
 }
 
 // FaultTarget is the VirtualService of another host that would carry a fault.

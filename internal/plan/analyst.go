@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
+	"sluice.dev/sluice/analysis"
 	"sluice.dev/sluice/internal/pipeline"
 )
 
@@ -69,7 +70,13 @@ func (o *optimist) Probe(types.NamespacedName) *pipeline.ProbeResult {
 	if o.watch == nil || o.watch.Probe == nil {
 		return nil
 	}
-	return &pipeline.ProbeResult{For: o.watch.ID, Finished: !o.clock.Now().Before(o.watch.Probe.End)}
+	return &pipeline.ProbeResult{For: o.watch.ID, Finished: !o.clock.Now().Before(lastProbe(*o.watch.Probe))}
+}
+
+// lastProbe is when a probe's last request is made, and answered at once.
+func lastProbe(watch pipeline.ProbeWatch) time.Time {
+	requests, interval := analysis.PlannedProbes(watch)
+	return watch.Start.Add(time.Duration(requests-1) * interval)
 }
 
 // Breaker implements controllers.Analyst: nothing trips.
@@ -91,7 +98,7 @@ func (o *optimist) next() time.Duration {
 		consider(gate.First.Add(time.Duration(gate.Samples-1)*gate.Interval + o.config.Settle))
 	}
 	if o.watch.Probe != nil {
-		consider(o.watch.Probe.End)
+		consider(lastProbe(*o.watch.Probe))
 	}
 	return soonest
 }

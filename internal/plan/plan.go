@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"sluice.dev/sluice/analysis"
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/internal/pipeline"
 )
@@ -74,9 +75,12 @@ type Stage struct {
 	Step bool `json:"step"`
 	// Index of the step in spec.steps; len(spec.steps) for the soak.
 	Index int `json:"-"`
-	// Hold and Gates bound how soon the step may end.
+	// Exposed: users, or copies of their requests, reach the canary.
+	Exposed bool `json:"-"`
+	// Hold, Gates and Probe bound how soon the step may end.
 	Hold  time.Duration `json:"-"`
 	Gates []Gate        `json:"gates,omitempty"`
+	Probe *Probe        `json:"probe,omitempty"`
 	// Least is the least time that the step takes, given the plan's propagation delay.
 	Least time.Duration `json:"-"`
 	// Writes in their order.
@@ -91,6 +95,12 @@ type Gate struct {
 	Samples  int           `json:"samples"`
 	// Watch is what the analysis is asked to measure.
 	Watch pipeline.GateWatch `json:"-"`
+}
+
+// Probe of a step: so many requests are made, one each interval, from the propagation delay on.
+type Probe struct {
+	Requests int           `json:"requests"`
+	Interval time.Duration `json:"-"`
 }
 
 // Write is one write of a VirtualService or DestinationRule. Before is nil for one that is created, After for one that is deleted.
@@ -205,9 +215,12 @@ func orderTogether(writes []Write) {
 	}
 }
 
-// least is the shortest that a step can be: its hold, or until the last sample that each gate needs.
+// least is the shortest that a step can be: its hold, or until the last sample that each gate needs and the last request of its probe.
 func (s *Stage) least(delay time.Duration) time.Duration {
 	least := s.Hold
+	if s.Probe != nil {
+		least = max(least, delay+time.Duration(s.Probe.Requests-1)*s.Probe.Interval)
+	}
 	for _, g := range s.Gates {
 		least = max(least, delay+g.Window+time.Duration(g.Samples-1)*g.Interval)
 	}
@@ -233,7 +246,7 @@ func (w *world) noteRest(from string, found map[key]*unstructured.Unstructured) 
 	}
 }
 
-// noteWatch remembers the gates of the stage that the run is in.
+// noteWatch remembers the gates and the probe of the stage that the run is in.
 func (w *world) noteWatch(watch *pipeline.Watch) {
 	stage := w.stage()
 	if stage == nil || watch.ID == "" {
@@ -242,6 +255,10 @@ func (w *world) noteWatch(watch *pipeline.Watch) {
 	stage.Gates = nil
 	for _, g := range watch.Gates {
 		stage.Gates = append(stage.Gates, Gate{Name: g.Name, Window: g.Window, Interval: g.Interval, Samples: g.Samples, Watch: g})
+	}
+	if watch.Probe != nil {
+		requests, interval := analysis.PlannedProbes(*watch.Probe)
+		stage.Probe = &Probe{Requests: requests, Interval: interval}
 	}
 	stage.Least = stage.least(w.in.PropagationDelay)
 }
@@ -259,7 +276,7 @@ func (w *world) stage() *Stage {
 	next := Stage{Name: stageBefore, Traffic: status.Stable + " serves alone"}
 	switch {
 	case status.Step != nil:
-		next = Stage{Name: status.Step.Display, Step: true, Index: int(status.Step.Index), Hold: holdOf(rollout, int(status.Step.Index)), Traffic: inWords(status)}
+		next = Stage{Name: status.Step.Display, Step: true, Index: int(status.Step.Index), Hold: holdOf(rollout, int(status.Step.Index)), Traffic: inWords(status), Exposed: status.Traffic.Exposed()}
 		next.Least = next.least(w.in.PropagationDelay)
 	case status.Run == nil && w.stepped():
 		next = Stage{Name: stageAfter, Traffic: fmt.Sprintf("%s serves alone", status.Stable)}

@@ -225,3 +225,16 @@ func TestRepeats(t *testing.T) {
 		t.Errorf("the given Rollout was changed (-before +after):\n%s", diff)
 	}
 }
+
+// A probe makes at least three requests, however short the hold is: the step takes that long.
+func TestProbeBoundsItsStep(t *testing.T) {
+	for hold, want := range map[string]time.Duration{"0s": 22 * time.Second, "10s": 22 * time.Second, "1m": time.Minute} {
+		const fault = "steps: [{name: slow, fault: {match: [{headers: {user: {exact: jason}}}], delay: {fixedDelay: 2s, percentage: {value: 100}}}, probe: {url: \"http://shop/\", interval: 10s}, hold: HOLD}, "
+		in := read(t, strings.Replace(bare+deployments, "steps: [", strings.Replace(fault, "HOLD", hold, 1), 1))
+		in.From = "v1"
+		p := makePlan(t, in)
+		if p.Problem != nil || len(p.Stages) < 2 || p.Stages[1].Name != "1/3 slow" || p.Stages[1].Least != want {
+			t.Errorf("hold %s: problem %v, stages %v; want step 1 to take at least %s", hold, p.Problem, outline(p), want)
+		}
+	}
+}

@@ -61,7 +61,7 @@ func (w *world) runWorkloads() error {
 			}
 			running := object.DeepCopy()
 			running.Object["status"] = map[string]any{
-				"observedGeneration": int64(1), "replicas": int64(1), "readyReplicas": int64(1), "updatedReplicas": int64(1),
+				"observedGeneration": object.GetGeneration(), "replicas": int64(1), "readyReplicas": int64(1), "updatedReplicas": int64(1),
 				"numberReady": int64(1), "currentNumberScheduled": int64(1), "updatedNumberScheduled": int64(1),
 			}
 			w.store.put(running)

@@ -17,15 +17,7 @@ func TestResume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := Input{From: "v1", To: "v3", PropagationDelay: 2 * time.Second, Now: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)}
-	for _, o := range objects {
-		o.SetNamespace("bookinfo")
-		if o.GetKind() == "Rollout" {
-			in.Rollout = o.Unstructured
-		} else {
-			in.Objects = append(in.Objects, o.Unstructured)
-		}
-	}
+	in := inputOf(objects)
 	whole, err := Make(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +40,36 @@ func TestResume(t *testing.T) {
 	if rest.From != "v1" || rest.To != "v3" || rest.Problem != nil || rest.Stages[0].Name != "2/4 ratings-slow" {
 		t.Errorf("from %s to %s, problem %v, first stage %s", rest.From, rest.To, rest.Problem, rest.Stages[0].Name)
 	}
+}
+
+// A revert in mid-run goes from the canary back to stable, at once.
+func TestRevert(t *testing.T) {
+	objects, err := manifest.Load(t.Context(), []string{"../../examples/reviews"}, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	then := stoppedAt(t, inputOf(objects), "half")
+	then.To = "v1"
+	p, err := Make(t.Context(), then)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.From != "v3" || p.To != "v1" || p.Problem != nil || len(p.Stages) != 1 || p.Stages[0].Step || len(p.Stages[0].Writes) == 0 {
+		t.Errorf("from %s to %s, problem %v, %d stages; want v3 to v1 without steps", p.From, p.To, p.Problem, len(p.Stages))
+	}
+}
+
+func inputOf(objects []manifest.Object) Input {
+	in := Input{From: "v1", To: "v3", PropagationDelay: 2 * time.Second, Now: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)}
+	for _, o := range objects {
+		o.SetNamespace("bookinfo")
+		if o.GetKind() == "Rollout" {
+			in.Rollout = o.Unstructured
+		} else {
+			in.Objects = append(in.Objects, o.Unstructured)
+		}
+	}
+	return in
 }
 
 func writesOf(s Stage) []string {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -153,13 +154,22 @@ func (w *world) describe(rollout *v1.Rollout) {
 	if run := rollout.Status.Run; run != nil {
 		w.plan.From = run.From
 	} else if w.plan.From == "" {
-		w.plan.From = rollout.Status.Stable
+		w.plan.From = cmp.Or(w.left(rollout), rollout.Status.Stable)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if rollout.Status.Step != nil {
 		w.stage()
 	}
+}
+
+// left is the canary of the run in which the Rollout was given, where it goes back to stable.
+func (w *world) left(rollout *v1.Rollout) string {
+	to, _, err := unstructured.NestedString(w.in.Rollout.Object, "status", "run", "to")
+	if err != nil || rollout.Status.Stable != rollout.Spec.Version {
+		return ""
+	}
+	return to
 }
 
 // waits tells whether a Rollout is in a phase that by itself does not end.

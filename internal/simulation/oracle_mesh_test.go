@@ -318,9 +318,10 @@ func (w *world) ruleDeleted() bool {
 	return slices.ContainsFunc(w.store.histories[ruleKey], func(v version) bool { return v.object == nil })
 }
 
-// stripRule leaves what Sluice must not touch of a DestinationRule: all but the labels of subsets and the subsets it added.
+// stripRule leaves what Sluice must not touch of a DestinationRule: all but the labels of subsets, the subsets it added, and policies.
 func (w *world) stripRule(rule *unstructured.Unstructured, before map[string]map[string]string) map[string]any {
 	out := rule.DeepCopy()
+	withoutPolicies(out)
 	for _, field := range []string{"resourceVersion", "generation", "managedFields"} {
 		unstructured.RemoveNestedField(out.Object, "metadata", field)
 	}

@@ -34,6 +34,7 @@ func (o *oracle) atRest() {
 	}
 	if s.Run == nil && s.Reason != v1.ReasonSubsetInUse {
 		o.clean(r)
+		o.checkPolicies(r)
 	}
 }
 

@@ -416,6 +416,9 @@ func (o *oracle) released() {
 	if left := w.faultCarriers(w.now); len(left) > 0 {
 		w.violated(16, "the Rollout is gone and left a fault on %s", left[0].GetName())
 	}
+	if rule := w.store.live(ruleKey); rule != nil && !w.ruleDeleted() {
+		o.checkPolicy("the host", w.foundPolicy(), nil, rule.Object["spec"])
+	}
 }
 
 func detached(r *v1.Rollout) bool {

@@ -22,6 +22,9 @@ type deed struct {
 var deeds = []deed{
 	{"push", 14, func(w *world) { w.push(w.anyVersion()) }},
 	{"revert", 5, func(w *world) { w.push(w.orElse(func(s *v1.RolloutStatus) string { return s.Stable })) }},
+	{"revert a version and its entry", 2, func(w *world) {
+		w.editSpec(func(s *v1.RolloutSpec) { s.Version, s.Versions = "v1", nil })
+	}},
 	{"retry a push", 3, func(w *world) {
 		v := w.rollout().Spec.Version
 		w.push("v1")

@@ -42,7 +42,26 @@ func inTurn(names []string, pods int) bool {
 	return len(different) == pods
 }
 
-// Test16LoadBalancing: at random for the host, in turn for v2, and v3's slow pod is spared.
+// waitKept waits until each user has a pod of its own, and not all have the same.
+func (s *stage) waitKept(t *testing.T) {
+	t.Helper()
+	s.eventually(t, "each user keeps a pod of v1", func() (bool, string) {
+		pods := map[string]bool{}
+		for user := range 20 {
+			header := fmt.Sprintf("end-user: user-%d", user)
+			kept := podOf(s.get(t, reviewsURL, header))
+			for range 4 {
+				if other := podOf(s.get(t, reviewsURL, header)); other != kept {
+					return false, fmt.Sprintf("%s met %s and %s", header, kept, other)
+				}
+			}
+			pods[kept] = true
+		}
+		return len(pods) > 1, fmt.Sprint(pods)
+	})
+}
+
+// Test16LoadBalancing: at random for the host and then by a header, in turn for v2, and v3's slow pod is spared.
 func Test16LoadBalancing(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, example{dir: "16-load-balancing", apps: []string{"bookinfo.yaml"}})
@@ -56,6 +75,8 @@ func Test16LoadBalancing(t *testing.T) {
 		}
 		return len(different) == replicas && !inTurn(names, replicas), fmt.Sprint(names)
 	})
+	s.pushEdit(t, "rollout.yaml", "{simple: RANDOM}", "{consistentHash: {httpHeaderName: end-user}}")
+	s.waitKept(t)
 	s.pushVersion(t, "rollout.yaml", "v2")
 	s.waitHealthy(t, "reviews", "v2")
 	s.eventually(t, "v2 in turn", func() (bool, string) {

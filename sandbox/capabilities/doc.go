@@ -8,13 +8,15 @@
 //
 // A test is called TestNNWhatItShows, NN being the capability's number and the example's:
 //
-//	func Test05Weights(t *testing.T) {
+//	func Test04UserAgent(t *testing.T) {
 //		t.Parallel()
-//		s := newStage(t, example{dir: "05-weights", apps: []string{"bookinfo.yaml"}})
+//		s := newStage(t, example{dir: "04-user-agent", apps: []string{"bookinfo.yaml"}})
 //		s.pushVersion(t, "rollout.yaml", "v3")
-//		s.stayIn(t, "reviews", "half") // suspends the run in this step; s.goOn lets it go on
+//		s.stayIn(t, "reviews", "safari") // suspends the run in this step; s.goOn lets it go on
 //		...
 //	}
+//
+// An example whose README promises that no request fails is a walk instead, run by TestNoFailedRequests.
 //
 // newStage returns once the applications are available, the example is applied and its Rollouts are Healthy. Requests go out
 // from a client pod of the mesh (s.get, s.load) or through the gateway (s.atGateway). What the tests find becomes

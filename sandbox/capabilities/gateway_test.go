@@ -55,7 +55,7 @@ func Test17Gateway(t *testing.T) {
 	checkOtherPorts(t, s)
 }
 
-// checkOtherPorts: what ports.yaml binds is there, of the TLS port as configuration.
+// checkOtherPorts: what ports.yaml binds is there, at the TLS port by the name that clients ask for.
 func checkOtherPorts(t *testing.T, s *stage) {
 	t.Helper()
 	s.eventually(t, "details at port 31400", func() (bool, string) {
@@ -63,7 +63,16 @@ func checkOtherPorts(t *testing.T, s *stage) {
 		a, err := plain.try(t.Context(), "http://"+s.IngressAddress(31400)+"/details/0")
 		return err == nil && a.status == http.StatusOK && strings.Contains(a.body, "paperback"), fmt.Sprint(a.status, err)
 	})
-	if config := s.configOf(t, s.GatewayProxyID()); !strings.Contains(config, "details.example.com") {
-		t.Error("istiod tells the gateway nothing of details.example.com")
+	const secured = "https://httpbin.example.com/headers"
+	at443 := s.atPort(443)
+	s.eventually(t, "httpbin at port 443, by its name", func() (bool, string) {
+		a, err := at443.asking("httpbin.example.com").try(t.Context(), secured)
+		return err == nil && a.status == http.StatusOK && a.version == "v1" && strings.Contains(a.body, "httpbin.example.com"), fmt.Sprint(a.status, err)
+	})
+	if a, err := at443.asking("details.example.com").try(t.Context(), secured); err == nil {
+		t.Errorf("who asks for another name at port 443 was answered %d by %s", a.status, a.version)
+	}
+	if a, err := (visitor{client: http.DefaultClient}).try(t.Context(), "http://"+s.IngressAddress(443)+"/headers"); err == nil {
+		t.Errorf("who speaks no TLS at port 443 was answered %d by %s", a.status, a.version)
 	}
 }

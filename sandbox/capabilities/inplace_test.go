@@ -9,32 +9,42 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestInPlace: one Deployment in Git becomes a new one with each push of spec.version. The one before serves until the run is over, is
-// kept for keepPrevious, and is pruned then; no request fails.
-func TestInPlace(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, example{dir: "in-place"})
-	s.waitServed(t, "v1", reviewsURL)
-	users := s.load(t, 80, reviewsURL)
-	for _, push := range []struct{ before, version string }{{"v1", "v2"}, {"v2", "v3"}} {
-		s.pushVersion(t, "rollout.yaml", push.version)
-		s.waitStep(t, "reviews", "half")
-		if got := s.deployments(t); !slices.Equal(got, []string{"reviews-" + push.before, "reviews-" + push.version}) {
-			t.Errorf("in the run to %s there are Deployments %v", push.version, got)
-		}
-		s.waitSplit(t, map[string]float64{push.before: 0.5, push.version: 0.5}, reviewsURL)
-		s.waitHealthy(t, "reviews", push.version)
-		if got := s.deployments(t); !slices.Contains(got, "reviews-"+push.before) {
-			t.Errorf("right after the run to %s there are Deployments %v", push.version, got)
-		}
-		s.eventually(t, "reviews-"+push.before+" is pruned", func() (bool, string) {
+// onDeployments: one Deployment in Git becomes a new one with each push of spec.version. The one before serves until the run is over, is
+// kept for keepPrevious, and is pruned then; so are both that v3 leaves behind.
+func onDeployments(t *testing.T, s *stage, at string) {
+	t.Helper()
+	switch at {
+	case atRest:
+	case promoted:
+		s.has(t, "right after the run to v2", "reviews-v1")
+	case returned:
+		s.pushVersion(t, "rollout.yaml", "v3")
+		s.stayIn(t, "reviews", "half")
+		s.has(t, "in the run to v3", "reviews-v1", "reviews-v3")
+		s.waitSplit(t, map[string]float64{"v1": 0.5, "v3": 0.5}, reviewsURL)
+		s.goOn(t, "reviews")
+		s.waitHealthy(t, "reviews", "v3")
+		s.has(t, "right after the run to v3", "reviews-v1")
+		s.eventually(t, "all but reviews-v3 are pruned", func() (bool, string) {
 			got := s.deployments(t)
-			return slices.Equal(got, []string{"reviews-" + push.version}), fmt.Sprint(got)
+			return slices.Equal(got, []string{"reviews-v3"}), fmt.Sprint(got)
 		})
-		s.waitServed(t, push.version, reviewsURL)
+		s.waitServed(t, "v3", reviewsURL)
+	default: // a step
+		if got := s.deployments(t); !slices.Equal(got, []string{"reviews-v1", "reviews-v2"}) {
+			t.Errorf("in step %s of the run to v2 there are Deployments %v", at, got)
+		}
 	}
-	if seen := users.Stop(); seen.Failed > 0 || seen.Total == 0 {
-		t.Errorf("%d of %d requests failed: %v", seen.Failed, seen.Total, seen.LastError)
+}
+
+// has checks that Deployments are there.
+func (s *stage) has(t *testing.T, when string, names ...string) {
+	t.Helper()
+	got := s.deployments(t)
+	for _, name := range names {
+		if !slices.Contains(got, name) {
+			t.Errorf("%s there are Deployments %v, want %s among them", when, got, name)
+		}
 	}
 }
 

@@ -97,30 +97,35 @@ func (s *stage) proxiesOf(t *testing.T, app string) (proxies []string) {
 	return proxies
 }
 
-// release takes reviews from v1 to v3 under load, checks what istiod has before, at half and after it, and that no request failed.
-func (s *stage) release(t *testing.T, check func(t *testing.T), headers ...string) {
+// onEgress: the calls of the one host outside lead to the egress gateway and from there out, nothing unknown is let out, and the
+// proxies know no other namespace, while a run adds subsets.
+func onEgress(t *testing.T, s *stage, at string) {
 	t.Helper()
-	s.waitServed(t, "v1", reviewsURL, headers...)
-	users := s.load(t, 80, reviewsURL, headers...)
-	check(t)
-	s.pushVersion(t, "rollout.yaml", "v3")
-	s.stayIn(t, "reviews", "half")
-	check(t)
-	s.waitSplit(t, map[string]float64{"v1": 0.5, "v3": 0.5}, reviewsURL, headers...)
-	s.goOn(t, "reviews")
-	s.waitHealthy(t, "reviews", "v3")
-	s.waitServed(t, "v3", reviewsURL, headers...)
-	check(t)
-	if seen := users.Stop(); seen.Failed > 0 || seen.Total == 0 {
-		t.Errorf("%d of %d requests failed: %v", seen.Failed, seen.Total, seen.LastError)
+	if at == atRest {
+		s.startEgressGateway(t)
 	}
+	ours := "." + s.Namespace + ".svc.cluster.local"
+	s.waitConfig(t, s.ClientProxyID(), "the way to the gateway, and no way past it", func(d dump) string {
+		for _, name := range d.clusters() {
+			if host := name[strings.LastIndex(name, "|")+1:]; strings.HasSuffix(host, ".svc.cluster.local") && !strings.HasSuffix(host, ours) && !strings.HasSuffix(host, ".istio-system.svc.cluster.local") {
+				return "it knows " + name
+			}
+		}
+		if !slices.Contains(d.clusters(), "outbound|9080|v1|reviews"+ours) && !slices.Contains(d.clusters(), "outbound|9080|v3|reviews"+ours) {
+			return fmt.Sprintf("it knows no version of reviews: %v", d.clusters())
+		}
+		if problem := d.lacks("news.example.com:80", "outbound|80||egressgateway"+ours); problem != "" {
+			return problem
+		}
+		return d.lacks("block_all", `"status":502`)
+	})
+	s.waitConfig(t, "egressgateway-0."+s.Namespace, "the way out", func(d dump) string {
+		return d.lacks("news.example.com:80", "outbound|80||news.example.com")
+	})
 }
 
-// Test21EgressAndScope: the calls of the one host outside lead to the egress gateway and from there out, nothing unknown is let out,
-// and the proxies know no other namespace, while a run adds subsets.
-func Test21EgressAndScope(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, example{dir: "21-egress", apps: []string{"bookinfo.yaml"}, configuration: true})
+func (s *stage) startEgressGateway(t *testing.T) {
+	t.Helper()
 	gateway, err := sidecar.Start(t.Context(), sidecar.Options{
 		Discovery: s.cluster.DiscoveryAddress, Kind: sidecar.Router, Pod: "egressgateway-0", Namespace: s.Namespace, Workload: "egressgateway",
 		Labels: map[string]string{"istio": "egressgateway"}, Address: s.cluster.NewPodAddress(), Ports: []uint32{80},
@@ -129,94 +134,62 @@ func Test21EgressAndScope(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(gateway.Close)
-	ours := "." + s.Namespace + ".svc.cluster.local"
-	s.release(t, func(t *testing.T) {
-		t.Helper()
-		s.waitConfig(t, s.ClientProxyID(), "the way to the gateway, and no way past it", func(d dump) string {
-			for _, name := range d.clusters() {
-				if host := name[strings.LastIndex(name, "|")+1:]; strings.HasSuffix(host, ".svc.cluster.local") && !strings.HasSuffix(host, ours) && !strings.HasSuffix(host, ".istio-system.svc.cluster.local") {
-					return "it knows " + name
-				}
-			}
-			if !slices.Contains(d.clusters(), "outbound|9080|v1|reviews"+ours) && !slices.Contains(d.clusters(), "outbound|9080|v3|reviews"+ours) {
-				return fmt.Sprintf("it knows no version of reviews: %v", d.clusters())
-			}
-			if problem := d.lacks("news.example.com:80", "outbound|80||egressgateway"+ours); problem != "" {
+}
+
+// bearer is the header with the token in a file of examples/.
+func (s *stage) bearer(t *testing.T, file string) string {
+	t.Helper()
+	return "Authorization: Bearer " + strings.TrimSpace(s.read(t, file))
+}
+
+// onPolicies: who is no customer is refused, and the pods of all versions have the filters that check tokens, roles and sources.
+func onPolicies(t *testing.T, s *stage, _ string) {
+	t.Helper()
+	for who, header := range map[string]string{"a visitor": s.bearer(t, "22-authorization/visitor.jwt"), "someone without a token": "X-None: none"} {
+		s.eventually(t, "a refusal of "+who, func() (bool, string) {
+			seen := s.visit(t, 10, reviewsURL, header)
+			return seen.statuses[http.StatusForbidden] == 10, seen.String()
+		})
+	}
+	for _, proxy := range s.proxiesOf(t, "reviews") {
+		s.waitConfig(t, proxy, "tokens, roles and the deny-list", func(d dump) string {
+			if problem := d.lacks("envoy.filters.http.jwt_authn", "https://login.example.com"); problem != "" {
 				return problem
 			}
-			return d.lacks("block_all", `"status":502`)
+			return d.lacks("envoy.filters.http.rbac", "policy[reviews-customers]", "customer", "policy[reviews-blocked]", "203.0.113.0", `"DENY"`)
 		})
-		s.waitConfig(t, "egressgateway-0."+s.Namespace, "the way out", func(d dump) string {
-			return d.lacks("news.example.com:80", "outbound|80||news.example.com")
+	}
+	for _, proxy := range s.proxiesOf(t, "ratings") {
+		s.waitConfig(t, proxy, "the allow-list", func(d dump) string {
+			return d.lacks("envoy.filters.http.rbac", "policy[ratings-inside]", "10.0.0.0", "127.0.0.0")
 		})
-	})
+	}
 }
 
-// Test22Authorization: the pods of both versions get the filters that check tokens, roles and sources.
-func Test22Authorization(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, example{dir: "22-authorization", apps: []string{"bookinfo.yaml"}, configuration: true})
-	bearer := func(name string) string {
-		return "Authorization: Bearer " + strings.TrimSpace(s.read(t, "22-authorization/"+name))
-	}
-	for who, header := range map[string]string{"a visitor": bearer("visitor.jwt"), "someone without a token": "X-None: none"} {
-		s.eventually(t, "a refusal of "+who, func() (bool, string) {
-			a := s.get(t, reviewsURL, header)
-			return a.status == http.StatusForbidden, fmt.Sprint(a.status)
-		})
-	}
-	s.release(t, func(t *testing.T) {
-		t.Helper()
-		for _, proxy := range s.proxiesOf(t, "reviews") {
-			s.waitConfig(t, proxy, "tokens, roles and the deny-list", func(d dump) string {
-				if problem := d.lacks("envoy.filters.http.jwt_authn", "https://login.example.com"); problem != "" {
-					return problem
-				}
-				return d.lacks("envoy.filters.http.rbac", "policy[reviews-customers]", "customer", "policy[reviews-blocked]", "203.0.113.0", `"DENY"`)
-			})
-		}
-		for _, proxy := range s.proxiesOf(t, "ratings") {
-			s.waitConfig(t, proxy, "the allow-list", func(d dump) string {
-				return d.lacks("envoy.filters.http.rbac", "policy[ratings-inside]", "10.0.0.0", "127.0.0.0")
-			})
-		}
-	}, bearer("customer.jwt"))
-}
-
-// Test23MutualTLS: callers begin mutual TLS towards every subset, that which Sluice added too.
-func Test23MutualTLS(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, example{dir: "23-mtls", apps: []string{"bookinfo.yaml"}, configuration: true})
-	cluster := func(version string) string {
-		return "outbound|9080|" + version + "|reviews." + s.Namespace + ".svc.cluster.local"
-	}
+// onMutualTLS: callers begin mutual TLS towards every subset, that which Sluice added too.
+func onMutualTLS(t *testing.T, s *stage, at string) {
+	t.Helper()
 	versions := []string{"v1"}
-	s.release(t, func(t *testing.T) {
-		t.Helper()
-		if s.rollouts(t)[0].Spec.Version == "v3" {
-			versions = []string{"v1", "v3"}
-		}
-		s.waitConfig(t, s.ClientProxyID(), fmt.Sprintf("mutual TLS towards %v", versions), func(d dump) string {
-			for _, version := range versions {
-				if problem := d.lacks(cluster(version), "envoy.transport_sockets.tls", "UpstreamTlsContext", "tlsCertificateSdsSecretConfigs"); problem != "" {
-					return problem
-				}
+	if at != atRest && at != returned {
+		versions = append(versions, "v3")
+	}
+	s.waitConfig(t, s.ClientProxyID(), fmt.Sprintf("mutual TLS towards %v", versions), func(d dump) string {
+		for _, version := range versions {
+			cluster := "outbound|9080|" + version + "|reviews." + s.Namespace + ".svc.cluster.local"
+			if problem := d.lacks(cluster, "envoy.transport_sockets.tls", "UpstreamTlsContext", "tlsCertificateSdsSecretConfigs"); problem != "" {
+				return problem
 			}
-			return ""
-		})
+		}
+		return ""
 	})
 }
 
-// Test26RateLimit: the pods of both versions get the filter.
-func Test26RateLimit(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, example{dir: "26-rate-limit", apps: []string{"bookinfo.yaml"}, configuration: true})
-	s.release(t, func(t *testing.T) {
-		t.Helper()
-		for _, proxy := range s.proxiesOf(t, "reviews") {
-			s.waitConfig(t, proxy, "the limit", func(d dump) string {
-				return d.lacks("envoy.filters.http.local_ratelimit", "reviews_rate_limit", "1000")
-			})
-		}
-	})
+// onRateLimit: the pods of all versions have the filter.
+func onRateLimit(t *testing.T, s *stage, _ string) {
+	t.Helper()
+	for _, proxy := range s.proxiesOf(t, "reviews") {
+		s.waitConfig(t, proxy, "the limit", func(d dump) string {
+			return d.lacks("envoy.filters.http.local_ratelimit", "reviews_rate_limit", "1000")
+		})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -79,8 +80,9 @@ func (s *stage) goOn(t *testing.T, name string) {
 
 func (s *stage) suspend(t *testing.T, name string, is bool) {
 	t.Helper()
-	patch := fmt.Sprintf(`{"spec":{"suspend":%t}}`, is)
-	if _, err := s.cluster.KubectlRun(t.Context(), "patch", "rollout", name, "-n", s.Namespace, "--type=merge", "-p", patch); err != nil {
+	rollout := &v1.Rollout{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: name}}
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"suspend":%t}}`, is)) // what kubectl patch sends
+	if err := s.cluster.Client.Patch(t.Context(), rollout, patch); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -7,9 +7,12 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"sluice.dev/sluice/sandbox/bookinfo"
 )
 
-// Test11Retries: v4 fails one request in twenty, and no client ever sees one.
+// Test11Retries: v4 fails one request in twenty, and no client ever sees one. Two attempts more, of 5s each, are all that one gets.
 func Test11Retries(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, example{dir: "11-retries", apps: []string{"bookinfo.yaml"}})
@@ -26,6 +29,11 @@ func Test11Retries(t *testing.T) {
 	if seen := generator.Stop(); seen.Failed > 0 || seen.ByStatus[http.StatusOK] != seen.Total || seen.ByVersion["v4"] == 0 {
 		t.Errorf("clients saw %s, statuses %v; want 200 alone, and v4", seen, seen.ByStatus)
 	}
+	s.Misbehave("reviews-v4", bookinfo.Misbehaviour{Latency: time.Minute})
+	s.eventually(t, "a version that answers nobody is tried three times, for 5s each", func() (bool, string) {
+		a := s.get(t, reviewsURL)
+		return a.status == http.StatusGatewayTimeout && a.took >= 15*time.Second && a.took < 19*time.Second, fmt.Sprintf("%d after %s", a.status, a.took)
+	})
 }
 
 // echo is what httpbin says of a request.

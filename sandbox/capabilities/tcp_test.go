@@ -29,6 +29,17 @@ func (s *stage) atPort(port uint32) dialer {
 	}
 }
 
+// say sends a line over a connection, closes it, and gives the line that came back; "" for none.
+func say(conn net.Conn, line string) string {
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // of a connection that is there
+	if _, err := fmt.Fprintln(conn, line); err != nil {
+		return ""
+	}
+	answer, _ := bufio.NewReader(conn).ReadString('\n') // what came before an end is looked at by the caller
+	return strings.TrimSpace(answer)
+}
+
 // answers counts the first words that connections answer with, "" for those that get no answer.
 func (d dialer) answers(ctx context.Context, n int) map[string]int {
 	seen := map[string]int{}

@@ -8,14 +8,12 @@ import (
 	"testing"
 )
 
-// asking is a client in the mesh that ends TLS with the pods themselves, each time over a new connection that asks for a name.
-func (s *stage) asking(name string) visitor {
+// asking is a client that ends TLS with the pods themselves, each time over a new connection that asks for a name.
+func (d dialer) asking(name string) visitor {
 	return visitor{client: &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return s.DialTCP(ctx, "httpbin:8443")
-		},
-		TLSClientConfig: &tls.Config{ServerName: name, InsecureSkipVerify: true}, // the stand-in signs its own
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return d(ctx) },
+		TLSClientConfig:   &tls.Config{ServerName: name, InsecureSkipVerify: true}, // the stand-in signs its own
 	}}}
 }
 
@@ -24,7 +22,8 @@ func TestTLSByName(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, example{dir: "tls-by-name"})
 	const target = "https://httpbin:8443/headers"
-	names := []visitor{s.asking("httpbin"), s.asking("httpbin." + s.Namespace + ".svc.cluster.local")}
+	var pods dialer = func(ctx context.Context) (net.Conn, error) { return s.DialTCP(ctx, "httpbin:8443") }
+	names := []visitor{pods.asking("httpbin"), pods.asking("httpbin." + s.Namespace + ".svc.cluster.local")}
 	for _, v := range names {
 		v.waitServed(t, "v1", target)
 	}
@@ -33,7 +32,7 @@ func TestTLSByName(t *testing.T) {
 	for _, v := range names {
 		v.waitSplit(t, map[string]float64{"v1": 0.5, "v2": 0.5}, target)
 	}
-	if a, err := s.asking("other.example.com").try(t.Context(), target); err == nil {
+	if a, err := pods.asking("other.example.com").try(t.Context(), target); err == nil {
 		t.Errorf("who asks for another name was answered %d by %s", a.status, a.version)
 	}
 	s.revert(t)

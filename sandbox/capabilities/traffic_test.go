@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,8 @@ import (
 	"sluice.dev/sluice/sandbox/bookinfo"
 	"sluice.dev/sluice/sandbox/load"
 )
+
+const reviewsURL = "http://reviews:9080/reviews/0"
 
 // answer is what a client got.
 type answer struct {
@@ -41,6 +44,8 @@ type visitor struct {
 	client *http.Client
 	// entry is the gateway's base URL, and "" in the mesh.
 	entry string
+	// bears are the headers of every request, "name: value".
+	bears []string
 }
 
 // place is the URL to ask for a target, with the Host header that it needs.
@@ -82,7 +87,7 @@ func (v visitor) try(ctx context.Context, target string, headers ...string) (a a
 	if err != nil {
 		return a, err
 	}
-	request.Header, request.Host = headerOf(headers), host
+	request.Header, request.Host = v.header(headers), host
 	began := time.Now()
 	response, err := v.client.Do(request)
 	if err != nil {
@@ -96,9 +101,10 @@ func (v visitor) try(ctx context.Context, target string, headers ...string) (a a
 	}, err
 }
 
-func headerOf(lines []string) http.Header {
+// header is that of a request: what all bear, and its own.
+func (v visitor) header(own []string) http.Header {
 	header := http.Header{}
-	for _, line := range lines {
+	for _, line := range slices.Concat(v.bears, own) {
 		name, value, _ := strings.Cut(line, ": ")
 		header.Add(name, value)
 	}
@@ -229,7 +235,7 @@ func (v visitor) load(t *testing.T, rate float64, target string, headers ...stri
 		t.Fatal(err)
 	}
 	generator, err := load.Start(t.Context(), load.Options{
-		URL: at, Host: host, Client: v.client, Rate: rate, Header: headerOf(headers), Judge: load.Service,
+		URL: at, Host: host, Client: v.client, Rate: rate, Header: v.header(headers), Judge: load.Service,
 	})
 	if err != nil {
 		t.Fatal(err)

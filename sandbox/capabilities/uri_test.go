@@ -12,30 +12,30 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Test18URIRouting: of a VirtualService for two services the Rollout moves one route, and the other stays.
-func Test18URIRouting(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, example{dir: "18-uri-routing", apps: []string{"bookinfo.yaml"}, gateway: true})
-	const reviews, ratings = "http://api.example.com/reviews/0", "http://api.example.com/ratings/0"
-	before := s.spec(t, "VirtualService", "api")
-	at := s.gateway
-	at.waitServed(t, "v1", reviews)
-	at.waitServed(t, "v1", ratings)
-	at.load(t, 100, reviews)
-	s.pushVersion(t, "rollout.yaml", "v3")
-	s.stayIn(t, "reviews", "half")
-	at.waitSplit(t, map[string]float64{"v1": 0.5, "v3": 0.5}, reviews)
-	at.waitServed(t, "v1", ratings)
-	s.goOn(t, "reviews")
-	s.waitHealthy(t, "reviews", "v3")
-	at.waitServed(t, "v3", reviews)
-	at.waitServed(t, "v1", ratings)
-	if a := s.atGateway(t, "http://api.example.com/details/0"); a.status != http.StatusNotFound {
-		t.Errorf("a path that no route takes got %d, want 404", a.status)
-	}
-	after := s.spec(t, "VirtualService", "api")
-	if diff := cmp.Diff(strings.Replace(before, `"subset": "v1"`, `"subset": "v3"`, 1), after); diff != "" {
-		t.Errorf("the run changed more than one destination (-want +got):\n%s", diff)
+const reviewsAtGateway, ratingsAtGateway = "http://api.example.com/reviews/0", "http://api.example.com/ratings/0"
+
+// onRoutes: of a VirtualService for two services the Rollout moves one route, and the other stays.
+func onRoutes() look {
+	var before string
+	return func(t *testing.T, s *stage, at string) {
+		t.Helper()
+		s.gateway.waitServed(t, "v1", ratingsAtGateway)
+		switch at {
+		case atRest:
+			before = s.spec(t, "VirtualService", "api")
+		case promoted:
+			if a := s.atGateway(t, "http://api.example.com/details/0"); a.status != http.StatusNotFound {
+				t.Errorf("a path that no route takes got %d, want 404", a.status)
+			}
+			after := s.spec(t, "VirtualService", "api")
+			if diff := cmp.Diff(strings.Replace(before, `"subset": "v1"`, `"subset": "v3"`, 1), after); diff != "" {
+				t.Errorf("the run changed more than one destination (-want +got):\n%s", diff)
+			}
+		case returned:
+			if diff := cmp.Diff(before, s.spec(t, "VirtualService", "api")); diff != "" {
+				t.Errorf("the way back left something (-before +after):\n%s", diff)
+			}
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/sandbox/scenario"
+	"sluice.dev/sluice/sandbox/setup"
 )
 
 // TestPlan: what kubectl sluice plan says of an example, offline, is what a run writes: each version of each VirtualService and
@@ -152,11 +153,9 @@ func plug(t *testing.T, plugin, stdin string, args ...string) (string, int) {
 
 func buildPlugin(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "kubectl-sluice")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./cmd/kubectl-sluice")
-	build.Dir = cluster.Root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the plugin: %v: %s", err, out)
+	path, err := setup.BuildPlugin(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }

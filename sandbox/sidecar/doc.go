@@ -24,7 +24,7 @@
 //     mirrors: no streams from clients, no upgrades (WebSocket).
 //   - Connections stay with their host for life; Envoy closes those of a filter
 //     chain that was replaced after 45 s.
-//   - HTTP filters other than fault, CORS and the router are not obeyed; the log
-//     names each once. Routes, matches and chains that it does not know make it
+//   - HTTP filters other than fault, CORS, JWT, RBAC, the local rate limit and the
+//     router are not obeyed; the log names each once. Routes, matches and chains that it does not know make it
 //     refuse the whole response, which istiod tells of.
 package sidecar

@@ -14,9 +14,9 @@ import (
 )
 
 const usage = `what to do? Choose one of
-  sandbox demo [--scenario happy|errors|revert]   tell a rollout of reviews, v1 to v3
-  sandbox up [--operator on|off]                  stay until a signal; .sandbox/env tells where things are
-  sandbox build-servers                           build the servers into the user's cache folder`
+  sandbox demo [--scenario happy|errors|breaker|revert]   tell a rollout of reviews, v1 to v3
+  sandbox up [--operator on|off]                          stay until a signal; .sandbox/env tells where things are
+  sandbox build-servers                                   build the servers into the user's cache folder`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string) error {
 		_, err := binaries.Ensure(ctx, os.Stdout)
 		return err
 	case "demo":
-		name := flags.String("scenario", "happy", "the story to tell: happy, errors or revert")
+		name := flags.String("scenario", "happy", "the story to tell: happy, errors, breaker or revert")
 		if err := flags.Parse(args[1:]); err != nil {
 			return err
 		}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sluice.dev/sluice/sandbox/session"
@@ -15,6 +17,8 @@ const (
 	namespace = "bookinfo"
 	// rate of the users' requests per second.
 	rate = 100
+	// tcpIngressPort is the gateway's port for TCP, as in Istio's tutorials.
+	tcpIngressPort = 31400
 )
 
 // stage is a sandbox in which bookinfo serves users through the gateway.
@@ -72,7 +76,10 @@ func (s *stage) startOperator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.operator, err = s.StartOperator(ctx, session.OperatorOptions{Binary: binary, ProbeAllow: s.bookinfo.ProbeHost(), LeaderElect: true})
+	s.operator, err = s.StartOperator(ctx, session.OperatorOptions{
+		Binary: binary, ProbeAllow: s.bookinfo.ProbeHost(), LeaderElect: true,
+		Args: []string{"--allow-unscoped-faults"}, // some examples have faults for everyone
+	})
 	return err
 }
 
@@ -136,8 +143,21 @@ func (s *stage) writeEnvironment() (string, error) {
 	if err := os.Symlink(s.Kubectl, link); err != nil {
 		return "", err
 	}
-	content := fmt.Sprintf("export KUBECONFIG=%s\nexport PROMETHEUS_URL=%s\nexport GIT_URL=%s\nexport INGRESS_URL=%s\nexport OPERATOR_METRICS_URL=%s\nexport HOOK_URL=%s\nexport HOOK_TOKEN=%s\nexport PATH=%s:$PATH\n",
-		s.KubeConfig, s.PrometheusURL, s.GitURL, s.bookinfo.Entry, metrics, hooks, s.bookinfo.HookToken, binDir)
+	host, port, err := net.SplitHostPort(s.bookinfo.IngressAddress(tcpIngressPort))
+	if err != nil {
+		return "", err
+	}
+	var content strings.Builder
+	for _, variable := range [][2]string{
+		{"KUBECONFIG", s.KubeConfig}, {"PROMETHEUS_URL", s.PrometheusURL}, {"GIT_URL", s.GitURL},
+		// Istio's documents name the gateway's address and its TCP port so.
+		{"INGRESS_URL", s.bookinfo.Entry}, {"INGRESS_HOST", host}, {"TCP_INGRESS_PORT", port},
+		// For curl -x: what a pod of the mesh would ask.
+		{"MESH_PROXY", s.bookinfo.ClientProxy()},
+		{"OPERATOR_METRICS_URL", metrics}, {"HOOK_URL", hooks}, {"HOOK_TOKEN", s.bookinfo.HookToken}, {"PATH", binDir + ":$PATH"},
+	} {
+		fmt.Fprintf(&content, "export %s=%s\n", variable[0], variable[1])
+	}
 	file := filepath.Join(s.DataDir, "env")
-	return file, os.WriteFile(file, []byte(content), 0o600)
+	return file, os.WriteFile(file, []byte(content.String()), 0o600)
 }
