@@ -38,6 +38,8 @@ type Applier struct {
 	client  client.Client
 	manager *ssa.ResourceManager
 	routing *Routing
+	// announce is told of a revision that was tried, before any of it is written; nil: nobody need know.
+	announce func(context.Context, []Manifest) error
 }
 
 // NewApplier impersonates the service account for all that it reads and writes, but for the Rollouts that drive an object, which
@@ -77,6 +79,11 @@ func (a *Applier) Apply(ctx context.Context, manifests []Manifest) (Outcome, err
 	tried, err := a.tryAll(ctx, manifests, bringsOf(manifests))
 	if err != nil {
 		return Outcome{}, fmt.Errorf("nothing was applied: %w", err)
+	}
+	if a.announce != nil {
+		if err := a.announce(ctx, manifests); err != nil {
+			return Outcome{}, fmt.Errorf("nothing was applied: %w", err)
+		}
 	}
 	var outcome Outcome
 	first := func(t trial) bool { return isDefinition(t.Object) }
@@ -208,11 +215,18 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// publicReason is reasonOf without what a Secret holds: the API server quotes values that it can not read.
+// publicReason is reasonOf without what a Secret holds: the API server quotes values that it can not read, and keys, which lines of
+// a file may have become.
 func publicReason(object *unstructured.Unstructured, err error) string {
 	reason := reasonOf(err)
-	if object.GetKind() == "Secret" && strings.Contains(reason, "expected string") {
+	switch {
+	case object.GetKind() != "Secret":
+	case strings.Contains(reason, "expected string"):
 		return "every value of a Secret's data and stringData must be a string: quote numbers and booleans"
+	case strings.Contains(reason, ": expected "):
+		return "a Secret's data and stringData must be mappings of keys to strings"
+	case strings.Contains(reason, "data["):
+		return "each key of a Secret's data must consist of letters, digits, '-', '_' and '.', and fit its type"
 	}
 	return reason
 }
