@@ -110,7 +110,10 @@ func (f *Fetcher) fetch(ctx context.Context, source Source, known string) (Snaps
 		return Snapshot{}, err
 	}
 	files, err := ReadFiles(ctx, newGitTree(ctx, objects, commit.TreeHash), source.Path)
-	if err != nil {
+	switch {
+	case errors.Is(err, plumbing.ErrObjectNotFound):
+		return Snapshot{}, fmt.Errorf("the server left out a part of commit %s: %w", commit.Hash, err) // which another answer may have
+	case err != nil:
 		err = &ContentError{Err: err}
 	}
 	return Snapshot{Commit: commit.Hash.String(), Files: files}, err

@@ -12,11 +12,13 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/go-cmp/cmp"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -393,5 +395,40 @@ func TestFetchOverTLS(t *testing.T) {
 	}
 	if snapshot, err := (&Fetcher{}).Fetch(t.Context(), source, ""); err != nil || snapshot.Commit != commit {
 		t.Errorf("with ca.crt: %v, %v", snapshot.Commit, err)
+	}
+}
+
+// A part of a commit that the server does not send is no fault of the commit: it is asked for again.
+func TestFetchOfACommitInPart(t *testing.T) {
+	t.Parallel()
+	r := newRepository(t)
+	r.write("deploy/a.yaml", "a: 1\n")
+	commit := r.push()
+	part := &packBuilder{}
+	for _, o := range []struct {
+		kind       plumbing.ObjectType
+		what, name string
+	}{{plumbing.CommitObject, "commit", "HEAD"}, {plumbing.TreeObject, "tree", "HEAD^{tree}"}, {plumbing.TreeObject, "tree", "HEAD:deploy"}} {
+		cmd := exec.CommandContext(t.Context(), "git", "-C", r.work, "cat-file", o.what, o.name)
+		content, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		part.add(o.kind, uint64(len(content)), 0, content)
+	}
+	line := func(text string) string { return fmt.Sprintf("%04x%s", len(text)+4, text) }
+	r.intercept(func(git http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+			if request.Method == http.MethodGet {
+				git.ServeHTTP(w, request)
+				return
+			}
+			w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
+			_, _ = io.WriteString(w, line("shallow "+commit)+"0000"+line("NAK\n")+line("\x01"+string(part.pack()))+"0000")
+		})
+	})
+	snapshot, err := (&Fetcher{}).Fetch(t.Context(), r.source("deploy", v1.GitRef{}), "")
+	if content := new(ContentError); err == nil || !strings.Contains(err.Error(), "the server left out a part of commit "+commit) || errors.As(err, &content) || snapshot.Commit != "" {
+		t.Errorf("got %+v, %v", snapshot, err)
 	}
 }

@@ -91,6 +91,11 @@ func withoutContent(err error) error {
 		return errors.New("a patch is neither a JSON patch nor a strategic merge patch, which has apiVersion, kind and metadata.name")
 	case strings.Contains(message, "invalid literal source"):
 		return errors.New("a literal of configMapGenerator or secretGenerator is not key=value")
+	case strings.Contains(message, " has invalid utf8 bytes"):
+		return errors.New("a file of envs of configMapGenerator or secretGenerator has a line that is no text in UTF-8")
+	}
+	if before, _, quotes := strings.Cut(message, ": node contents:"); quotes {
+		return errors.New(before)
 	}
 	before, rest, found := strings.Cut(message, " with config: `")
 	if end := strings.LastIndex(rest, "`: "); found && end >= 0 {
