@@ -2,6 +2,7 @@ package capabilities
 
 import (
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,26 +54,35 @@ var flawless = []walk{
 // of its steps, while one ends, and while the version before comes back after it. In each step clients get the share that it names.
 // It is not parallel, so that it runs alone.
 func TestNoFailedRequests(t *testing.T) {
-	places := make(chan struct{}, flawlessLoads)
-	for _, w := range flawless {
-		t.Run(w.dir, func(t *testing.T) {
-			t.Parallel()
-			places <- struct{}{}
-			defer func() { <-places }()
-			s := newStage(t, w.example)
-			from := s.visitor
-			if w.gateway {
-				from = s.gateway
+	next := make(chan walk)
+	var walks sync.WaitGroup
+	for range flawlessLoads {
+		walks.Go(func() {
+			for w := range next {
+				t.Run(w.dir, w.run)
 			}
-			if w.token != "" {
-				from.bears = []string{s.bearer(t, w.token)}
-			}
-			from.waitServed(t, s.rollouts(t)[0].Spec.Version, w.target)
-			generator, began := from.load(t, flawlessRate, w.target), time.Now()
-			w.through(t, s, from)
-			w.judge(t, generator.Stop(), time.Since(began))
 		})
 	}
+	for _, w := range flawless {
+		next <- w
+	}
+	close(next)
+	walks.Wait()
+}
+
+func (w walk) run(t *testing.T) {
+	s := newStage(t, w.example)
+	from := s.visitor
+	if w.gateway {
+		from = s.gateway
+	}
+	if w.token != "" {
+		from.bears = []string{s.bearer(t, w.token)}
+	}
+	from.waitServed(t, s.rollouts(t)[0].Spec.Version, w.target)
+	generator, began := from.load(t, flawlessRate, w.target), time.Now()
+	w.through(t, s, from)
+	w.judge(t, generator.Stop(), time.Since(began))
 }
 
 // through reverts a run in each of its steps, has one end, and reverts that.
