@@ -16,8 +16,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// maxNodes bounds a document with its aliases expanded; 1 MiB of manifest has fewer.
-const maxNodes = 600_000
+const (
+	// maxNodes bounds a document with its aliases expanded; 1 MiB of manifest has fewer.
+	maxNodes = 600_000
+	// maxGrowth bounds by how many bytes aliases may make a document longer: a few nodes may hold long texts.
+	maxGrowth = 8 << 20
+)
 
 // IsText tells whether content is UTF-8 without a NUL, as each manifest must be.
 func IsText(content []byte) bool { return utf8.Valid(content) && !bytes.ContainsRune(content, 0) }
@@ -57,8 +61,12 @@ func Check(document []byte) error {
 		}
 		return err
 	}
-	if n := (&expansion{sizes: map[*yamlv3.Node]int{}}).size(&root); n > maxNodes {
+	e := &expansion{sizes: map[*yamlv3.Node]size{}, most: size{maxNodes + 1, len(document) + maxGrowth + 1}}
+	switch whole := e.size(&root); {
+	case whole.nodes >= e.most.nodes:
 		return fmt.Errorf("its aliases expand to more than %d nodes", maxNodes)
+	case whole.bytes >= e.most.bytes:
+		return fmt.Errorf("its aliases make it more than %d bytes longer", maxGrowth)
 	}
 	var second yamlv3.Node
 	switch err := stream.Decode(&second); {
@@ -70,23 +78,32 @@ func Check(document []byte) error {
 	return nil
 }
 
-// expansion counts the nodes of a tree as if each alias were a copy.
-type expansion struct{ sizes map[*yamlv3.Node]int }
+// size of a tree as if each alias were a copy: its nodes, and the bytes of their texts.
+type size struct{ nodes, bytes int }
 
-// size never exceeds maxNodes+1, which stands for all larger ones and for a node within itself.
-func (e *expansion) size(node *yamlv3.Node) int {
+// expansion measures trees.
+type expansion struct {
+	sizes map[*yamlv3.Node]size
+	// most stands for all that is larger, and for a node within itself.
+	most size
+}
+
+func (e *expansion) size(node *yamlv3.Node) size {
 	if node == nil {
-		return 0
+		return size{}
 	}
-	if n, known := e.sizes[node]; known {
-		return n
+	if known, ok := e.sizes[node]; ok {
+		return known
 	}
-	e.sizes[node] = maxNodes + 1 // until it is counted
-	n := 1 + e.size(node.Alias)
+	e.sizes[node] = e.most // until it is counted
+	whole := e.add(size{1, len(node.Value)}, e.size(node.Alias))
 	for _, child := range node.Content {
-		n = min(n+e.size(child), maxNodes+1)
+		whole = e.add(whole, e.size(child))
 	}
-	n = min(n, maxNodes+1)
-	e.sizes[node] = n
-	return n
+	e.sizes[node] = whole
+	return whole
+}
+
+func (e *expansion) add(a, b size) size {
+	return size{min(a.nodes+b.nodes, e.most.nodes), min(a.bytes+b.bytes, e.most.bytes)}
 }

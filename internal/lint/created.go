@@ -29,7 +29,9 @@ func (s *subject) checkCreated() {
 }
 
 // bindsMesh tells whether sidecars look at a VirtualService with such gateways.
-func bindsMesh(gateways []string) bool { return len(gateways) == 0 || slices.Contains(gateways, "mesh") }
+func bindsMesh(gateways []string) bool {
+	return len(gateways) == 0 || slices.Contains(gateways, "mesh")
+}
 
 // routedInMesh tells whether a VirtualService that is there routes calls to the host inside the mesh.
 func (s *subject) routedInMesh() bool {

@@ -184,7 +184,9 @@ func decode(raw []byte, into *unstructured.Unstructured) error {
 
 var errNoObject = errors.New("this is no Kubernetes object: apiVersion and kind are needed")
 
-func isObject(content map[string]any) bool { return content["kind"] != nil && content["apiVersion"] != nil }
+func isObject(content map[string]any) bool {
+	return content["kind"] != nil && content["apiVersion"] != nil
+}
 
 // items are the objects of a List. What can be read is returned beside an error for each item that can not.
 func (o Object) items() ([]Object, error) {
