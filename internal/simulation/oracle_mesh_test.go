@@ -167,13 +167,13 @@ func (o *oracle) heldSince(subset string) (since time.Time, held, touched bool) 
 // checkForeign: what is not ours is as it was.
 func (o *oracle) checkForeign(c change) {
 	before, after := strip(c.before), strip(c.after)
-	if o.world.setting.elsewhere {
-		withoutEnds(before)
-		withoutEnds(after)
-	}
 	if o.describes(c.key) {
 		stripDescribed(before)
 		stripDescribed(after)
+	}
+	if o.world.setting.elsewhere {
+		withoutEnds(before)
+		withoutEnds(after)
 	}
 	if !reflect.DeepEqual(before, after) {
 		was, _ := json.Marshal(before)

@@ -1,0 +1,251 @@
+package simulation
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	v1 "sluice.dev/sluice/api/v1"
+)
+
+// teams have a Rollout each, and test with stars, which may have one of its own.
+var teams = []string{"carts", "details", "orders"}
+
+const leaseSpec = `
+host: %s
+version: v1
+initialVersion: v1
+gates: []
+steps:
+- {name: slow, hold: 6s, fault: {host: stars, %s, delay: {percentage: {value: 100}, fixedDelay: 7s}}, probe: {url: "http://books.example.com/", interval: 2s}}
+- {name: half, weight: 50, hold: 5s}
+- {name: gone, hold: 4s, fault: {host: stars, %s, abort: {httpStatus: 503}}, probe: {url: "http://books.example.com/", interval: 2s}}
+`
+
+const starsSpec = `
+host: stars
+version: v1
+initialVersion: v1
+gates: []
+steps:
+- {name: shadow, mirror: {percentage: 30, match: [{method: {exact: GET}}]}, hold: 5s}
+- {name: testers, match: [{headers: {end-user: {exact: jason}}}], hold: 5s}
+- {name: own, hold: 5s, fault: {match: [{headers: {end-user: {exact: jason}}}], abort: {httpStatus: 503}}, probe: {url: "http://books.example.com/", interval: 2s}}
+- {name: half, weight: 50, hold: 10s}
+`
+
+const starsRoutes = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: of-stars, labels: {team: stars}}
+spec:
+  hosts: [stars]
+  http:
+  - name: old
+    match: [{uri: {prefix: /old}}]
+    timeout: 3s
+    route: [{destination: {host: stars}}]
+  - name: all
+    route: [{destination: {host: stars}, headers: {request: {set: {x-a: b}}}}]
+`
+
+// leases asserts, after each write, that one Rollout at a time has a fault on stars, that what carries it is one VirtualService, and
+// that whoever gets the fault goes where all others go.
+type leases struct {
+	world *world
+	// owners that had a fault at any time.
+	owners map[string]bool
+}
+
+var faultCopy = regexp.MustCompile(`^sluice-fault-(.+)-\d+$`)
+
+func (l *leases) observe(c change) {
+	if c.key.kind != kindVirtualService || c.actor != "operator" {
+		return
+	}
+	w, now, binding := l.world, map[string]bool{}, 0
+	for _, key := range w.store.names[kindVirtualService] {
+		vs := w.store.live(key)
+		if vs == nil {
+			continue
+		}
+		if hosts, _, _ := unstructured.NestedStringSlice(vs.Object, "spec", "hosts"); slices.Contains(hosts, "stars") {
+			binding++
+		}
+		for owner := range l.faults(vs) {
+			now[owner], l.owners[owner] = true, true
+		}
+	}
+	if len(now) > 1 {
+		w.violated(16, "faults of %v stand on stars at once", slices.Sorted(maps.Keys(now)))
+	}
+	if binding > 1 {
+		w.violated(12, "%d VirtualServices are for stars, and sidecars obey one of them", binding)
+	}
+	for owner := range l.faults(c.after) {
+		r := w.rolloutAt(objectKey{kindRollout, namespace, owner}, w.store.rv)
+		if !l.faults(c.before)[owner] && (r == nil || r.Status.Traffic == nil || r.Status.Traffic.Fault == nil) {
+			w.violated(16, "a fault of %s was written that its status does not have", owner)
+		}
+	}
+}
+
+// faults are the owners of a VirtualService's fault copies, and each leads where the route does that it stands before; but for those
+// of the one who drives that route, which lead to its canary.
+func (l *leases) faults(vs *unstructured.Unstructured) map[string]bool {
+	owners := map[string]bool{}
+	views := viewOf(vs)
+	for i, view := range views {
+		match := faultCopy.FindStringSubmatch(view.name)
+		if match == nil {
+			continue
+		}
+		owners[match[1]] = true
+		at := i + slices.IndexFunc(views[i:], func(v routeView) bool { return !v.ours })
+		if match[1] != "stars" && (at < i || !reflect.DeepEqual(view.raw["route"], views[at].raw["route"])) {
+			l.world.violated(9, "%s leads to %v, its route to %v", view.name, view.raw["route"], views[max(at, 0)].raw["route"])
+		}
+	}
+	return owners
+}
+
+// TestFaultLeases: three Rollouts test with one dependency, whose VirtualService is found, made for the fault, or driven by a Rollout of
+// its own, while processes die, caches lag and answers are lost.
+func TestFaultLeases(t *testing.T) {
+	first, seeds := uint64(0), uint64(60)
+	if raceDetector {
+		seeds = 10
+	}
+	if text := os.Getenv("SLUICE_SEEDS"); text != "" {
+		if n, err := strconv.ParseUint(text, 10, 64); err == nil {
+			seeds = max(n/2, 1)
+		}
+	}
+	verbose := os.Getenv("SLUICE_SEED") != ""
+	if n, err := strconv.ParseUint(os.Getenv("SLUICE_SEED"), 10, 64); err == nil {
+		first, seeds = n, n+1
+	}
+	turns := 0
+	for seed := first; seed < seeds; seed++ {
+		w := newWorld(seed)
+		w.transcript.on = verbose
+		l := &leases{world: w, owners: map[string]bool{}}
+		w.store.observers = []func(change){l.observe, w.transcript.observe, w.notify}
+		synctest.Test(t, func(*testing.T) { l.play() })
+		if verbose {
+			t.Log("\n" + w.transcript.text.String())
+		}
+		if w.violation != nil {
+			t.Errorf("seed %d: %v\nreplay: SLUICE_SEED=%d go test ./internal/simulation -run TestFaultLeases -v", seed, w.violation, seed)
+		}
+		turns += len(l.owners)
+	}
+	if least := int(seeds - first); !verbose && turns < 2*least {
+		t.Errorf("%d Rollouts had a fault in %d seeds: too few took turns", turns, least)
+	}
+}
+
+func (l *leases) play() {
+	w := l.world
+	for _, host := range append([]string{"stars"}, teams...) {
+		w.add("cluster", fmt.Sprintf(`{apiVersion: v1, kind: Service, metadata: {name: %s}, spec: {selector: {app: reviews}, ports: [{name: http, port: 9080}]}}`, host))
+	}
+	for _, version := range []string{"v1", "v3"} {
+		w.deploy(version)
+		w.setReady(version, true)
+	}
+	form := w.rng.IntN(3)
+	if form == 1 || (form == 2 && w.rng.IntN(2) == 0) {
+		w.add("people", starsRoutes)
+	}
+	whom := []string{"match: [{headers: {end-user: {exact: jason}}}]", "scope: Everyone, traffic: Unchanged"}
+	for _, host := range teams {
+		w.addRollout(host, parseSpec(fmt.Sprintf(leaseSpec, host, whom[w.rng.IntN(2)], whom[w.rng.IntN(2)])))
+	}
+	if form == 2 {
+		w.addRollout("stars", parseSpec(starsSpec))
+	}
+	w.start()
+	w.run(epoch.Add(30 * time.Second))
+	l.push(slices.Concat(teams, []string{"stars"})...)
+	w.faults.jitter = true
+	w.faults.lags = map[string]time.Duration{kindVirtualService: time.Duration(w.rng.IntN(6000)) * time.Millisecond}
+	for at := 40 * time.Second; at < 6*time.Minute; at += time.Duration(5+w.rng.IntN(30)) * time.Second {
+		w.at(epoch.Add(at), l.drawDeed)
+	}
+	w.run(epoch.Add(6 * time.Minute))
+	if w.violation == nil {
+		l.settle()
+	}
+}
+
+// push asks for another version than before.
+func (l *leases) push(hosts ...string) {
+	w := l.world
+	for _, host := range hosts {
+		w.store.edit("people", objectKey{kindRollout, namespace, host}, func(o map[string]any) {
+			version := "v3"
+			if now, _, _ := unstructured.NestedString(o, "spec", "version"); now == version {
+				version = "v1"
+			}
+			w.transcript.line("git", "push %s to %s", version, host)
+			_ = unstructured.SetNestedField(o, version, "spec", "version")
+		})
+	}
+}
+
+func (l *leases) drawDeed() {
+	w := l.world
+	one := append([]string{"stars"}, teams...)[w.rng.IntN(len(teams)+1)]
+	switch w.rng.IntN(9) {
+	case 0, 1:
+		l.push(one)
+	case 2:
+		l.push(teams...)
+	case 3:
+		w.prometheus.probes.set(w.clock.now, false)
+	case 4, 5:
+		w.prometheus.probes.set(w.clock.now, true)
+	case 6:
+		if p := w.process; p != nil {
+			w.crash(p, "between reconciles")
+		}
+	default:
+		w.drawFaults()
+	}
+}
+
+// settle: when nothing goes wrong any more each Rollout comes to its end, and no fault and nothing that was made for one is left.
+func (l *leases) settle() {
+	w := l.world
+	w.faults.calm()
+	w.prometheus.probes.set(w.clock.now, true)
+	w.start()
+	w.run(w.clock.now.Add(30 * time.Minute))
+	for _, host := range append([]string{"stars"}, teams...) {
+		if r := w.rolloutAt(objectKey{kindRollout, namespace, host}, w.store.rv); r != nil && r.Status.Phase != v1.PhaseHealthy && r.Status.Phase != v1.PhaseRolledBack {
+			w.violated(15, "%s ends %s/%s: %s", host, r.Status.Phase, r.Status.Reason, r.Status.Message)
+		}
+	}
+	for _, key := range w.store.names[kindVirtualService] {
+		for _, view := range viewOf(w.store.live(key)) {
+			if view.ours {
+				w.violated(16, "%s is left on %s", view.name, key)
+			}
+		}
+		for _, host := range teams {
+			if w.store.live(key) != nil && key.name == host+"-fault-stars" {
+				w.violated(16, "%s, made for a fault, is left", key)
+			}
+		}
+	}
+}
