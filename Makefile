@@ -33,7 +33,7 @@ BUSY := capabilities e2e
 
 .PHONY: help
 help: ## Print this list.
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Roll reviews v1 -> v3 out in the sandbox and tell each step; SCENARIO=happy, errors, breaker or revert.
@@ -76,6 +76,10 @@ bench: servers ## Speed and cost against a real API server, as a table and .sand
 .PHONY: capabilities
 capabilities: servers ## Run the examples in the sandbox and write docs/capabilities.md from what was seen.
 	cd sandbox && SLUICE_CAPABILITIES=update go test -count=1 -timeout 20m ./capabilities
+
+.PHONY: test-cluster
+test-cluster: deps ## What only Envoy itself can show, in a cluster of your own: KUBECONFIG and PROMETHEUS_URL say where.
+	cd sandbox && SLUICE_E2E=cluster go test -count=1 -timeout 60m -v ./clustertest
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## golangci-lint, which checks the format too, in every module.
