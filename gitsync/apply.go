@@ -216,10 +216,12 @@ func reasonOf(err error) string {
 }
 
 // publicReason is reasonOf without what a Secret holds: the API server quotes values that it can not read, and keys, which lines of
-// a file may have become.
+// a file may have become. It adds what to do where a version is changed in place.
 func publicReason(object *unstructured.Unstructured, err error) string {
 	reason := reasonOf(err)
 	switch {
+	case strings.Contains(reason, "spec.selector: ") && strings.Contains(reason, "field is immutable"):
+		return reason + `: give each version a workload of its own, as docs/gitsync.md shows under "One Deployment, a new one for each version"`
 	case object.GetKind() != "Secret":
 	case strings.Contains(reason, "expected string"):
 		return "every value of a Secret's data and stringData must be a string: quote numbers and booleans"

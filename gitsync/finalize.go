@@ -36,24 +36,8 @@ func prunesAll(sync *v1.GitSync) bool {
 	return prunes(sync) && !sync.Spec.Suspend && sync.Annotations[v1.DeletionPolicyAnnotation] != v1.DeletionPolicyOrphan
 }
 
-func (r *Reconciler) pruner(ctx context.Context, sync *v1.GitSync, applier *Applier) (*Pruner, error) {
-	syncs := &v1.GitSyncList{}
-	if err := r.Client.List(ctx, syncs); err != nil {
-		return nil, fmt.Errorf("list GitSyncs: %w", err)
-	}
-	elsewhere := map[string]bool{}
-	for i := range syncs.Items {
-		if syncs.Items[i].UID == sync.UID || (syncs.Items[i].DeletionTimestamp != nil && prunesAll(&syncs.Items[i])) {
-			continue // of two that go at once, each would leave to the other what both applied
-		}
-		for _, entry := range syncs.Items[i].Status.Inventory {
-			elsewhere[entryKey(entry)] = true
-		}
-	}
-	return &Pruner{
-		Client: applier.client, Live: r.Live, Namespace: sync.Namespace, Now: r.Clock.Now(),
-		Elsewhere: func(entry v1.InventoryEntry) bool { return elsewhere[entryKey(entry)] },
-	}, nil
+func (r *Reconciler) pruner(sync *v1.GitSync, others []v1.GitSync, applier *Applier) *Pruner {
+	return &Pruner{Client: applier.client, Live: r.Live, Namespace: sync.Namespace, Now: r.Clock.Now(), Elsewhere: elsewhere(others)}
 }
 
 func (r *Reconciler) ensureFinalizer(ctx context.Context, sync *v1.GitSync) error {
@@ -100,11 +84,11 @@ func (r *Reconciler) pruneAll(ctx context.Context, sync *v1.GitSync) (again bool
 	if err != nil {
 		return false, err
 	}
-	pruner, err := r.pruner(ctx, sync, applier)
+	others, err := r.others(ctx, sync)
 	if err != nil {
 		return false, err
 	}
-	done, err := pruner.Prune(ctx, sync.Status.Inventory)
+	done, err := r.pruner(sync, others, applier).Prune(ctx, sync.Status.Inventory)
 	tell := func(reason, prefix string, what []string) {
 		if len(what) > 0 {
 			r.Events.Eventf(sync, nil, corev1.EventTypeNormal, reason, "Prune", "%s", oneLine(prefix+strings.Join(what, "; "), maxNote))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,8 +21,8 @@ const DefaultKeepPrevious = time.Hour
 // traffic is what of a Rollout keeps objects of its namespace from being pruned.
 type traffic struct {
 	rollout *v1.Rollout
-	// service of the host; nil: there is none.
-	service *corev1.Service
+	// services of the hosts, the Rollout's and those that versions have of their own, by the hosts' keys.
+	services map[string]*corev1.Service
 }
 
 // keeps says why an object may not be taken from under the Rollout's traffic; empty: it may. until is when that ends by itself;
@@ -31,11 +32,9 @@ func (t traffic) keeps(object *unstructured.Unstructured, now time.Time) (why st
 	switch {
 	case kind.Group == "" && kind.Kind == "Namespace":
 		return "it is in this namespace", until
-	case kind.Group == "" && kind.Kind == "Service":
-		if name, _, ok := mesh.ServiceOf(t.rollout.Spec.Host, t.rollout.Namespace); ok && name == object.GetName() {
-			return "this is its host", until
-		}
-		return "", until
+	}
+	if hosts := hostsOf(object); len(hosts) > 0 {
+		return t.keepsHost(hosts, now)
 	}
 	if pods, isWorkload := podLabels(object); isWorkload {
 		return t.keepsWorkload(object, pods, now)
@@ -43,16 +42,67 @@ func (t traffic) keeps(object *unstructured.Unstructured, now time.Time) (why st
 	return "", until
 }
 
+// hostsOf are the keys of the hosts that a Service or ServiceEntry stands for; none for any other kind.
+func hostsOf(object *unstructured.Unstructured) (keys []string) {
+	switch kind := object.GroupVersionKind(); {
+	case kind.Group == "" && kind.Kind == "Service":
+		keys = append(keys, v1.HostKey(object.GetName(), object.GetNamespace()))
+	case kind.Group == "networking.istio.io" && kind.Kind == "ServiceEntry":
+		hosts, _, _ := unstructured.NestedStringSlice(object.Object, "spec", "hosts")
+		for _, host := range hosts {
+			keys = append(keys, v1.HostKey(host, object.GetNamespace()))
+		}
+	}
+	return keys
+}
+
+// keepsHost: the Rollout's own host is kept for as long as the Rollout is there, that of a version for as long as the version.
+func (t traffic) keepsHost(keys []string, now time.Time) (why string, until time.Time) {
+	stands := func(host string) bool {
+		return slices.ContainsFunc(keys, func(key string) bool {
+			return key == host || mesh.Wildcard(key) && strings.HasSuffix(host, key[1:])
+		})
+	}
+	if stands(v1.HostKey(t.rollout.Spec.Host, t.rollout.Namespace)) {
+		return "this is its host", until
+	}
+	if t.rollout.Status.Stable == "" && slices.ContainsFunc(t.rollout.HostKeys(), stands) {
+		return "may be the host of the stable version, which is not known yet,", until
+	}
+	return t.longest(now, func(version string) bool { return slices.ContainsFunc(hostsOfVersion(t.rollout, version), stands) }, "the host of %s, which is %s")
+}
+
+// hostsOfVersion are the keys of a version's own hosts, by the spec and by the traffic that is committed.
+func hostsOfVersion(r *v1.Rollout, version string) (keys []string) {
+	if d := r.Spec.DestinationOf(version); d != nil {
+		keys = append(keys, v1.HostKey(d.Host, r.Namespace))
+	}
+	if t := r.Status.Traffic; t != nil {
+		for _, target := range []*v1.Target{&t.Stable, t.Canary} {
+			if target != nil && target.Version == version && target.Host != "" {
+				keys = append(keys, v1.HostKey(target.Host, r.Namespace))
+			}
+		}
+	}
+	return keys
+}
+
 func (t traffic) keepsWorkload(object *unstructured.Unstructured, pods map[string]string, now time.Time) (why string, until time.Time) {
-	if t.rollout.Status.Stable == "" && t.serves(pods) {
+	served := func(host string) bool { return t.serves(host, pods) }
+	if t.rollout.Status.Stable == "" && slices.ContainsFunc(t.rollout.HostKeys(), served) {
 		return "may be the stable version, which is not known yet,", until
 	}
+	return t.longest(now, func(version string) bool { return t.runs(object, pods, version) }, "%s is %s")
+}
+
+// longest is the use that lasts longest of the versions that something is for.
+func (t traffic) longest(now time.Time, is func(version string) bool, format string) (why string, until time.Time) {
 	for _, use := range usesOf(t.rollout) {
 		if !use.until.IsZero() && !now.Before(use.until) {
 			continue
 		}
-		if t.runs(object, pods, use.version) && (why == "" || (use.until.IsZero() && !until.IsZero())) {
-			why, until = fmt.Sprintf("%s is %s", use.version, use.as), use.until
+		if is(use.version) && (why == "" || (use.until.IsZero() && !until.IsZero())) {
+			why, until = fmt.Sprintf(format, use.version, use.as), use.until
 		}
 	}
 	return why, until
@@ -129,8 +179,8 @@ func previousUntil(r *v1.Rollout) time.Time {
 }
 
 // runs tells whether a workload's pods are of a version: the spec names the workload, or the Service selects its pods and they
-// bear labels that the version may have. Without a Service, which says nothing then, and for a version with a host of its own, the
-// labels alone count.
+// bear labels that the version may have. Without a Service, which says nothing then, the labels alone count. Of a version with a
+// host of its own are also the pods that the Service of that host selects.
 func (t traffic) runs(object *unstructured.Unstructured, pods map[string]string, version string) bool {
 	listed := slices.IndexFunc(t.rollout.Spec.Versions, func(v v1.Version) bool { return v.Name == version })
 	if listed >= 0 {
@@ -138,7 +188,11 @@ func (t traffic) runs(object *unstructured.Unstructured, pods map[string]string,
 			return true
 		}
 	}
-	if elsewhere := t.rollout.Spec.DestinationOf(version) != nil; t.service != nil && !elsewhere && !t.serves(pods) {
+	own := hostsOfVersion(t.rollout, version)
+	if slices.ContainsFunc(own, func(host string) bool { return t.serves(host, pods) }) {
+		return true
+	}
+	if host := v1.HostKey(t.rollout.Spec.Host, t.rollout.Namespace); len(own) == 0 && t.services[host] != nil && !t.serves(host, pods) {
 		return false
 	}
 	return slices.ContainsFunc(labelsOf(t.rollout, version), func(set map[string]string) bool {
@@ -146,9 +200,10 @@ func (t traffic) runs(object *unstructured.Unstructured, pods map[string]string,
 	})
 }
 
-// serves tells whether the host's Service selects pods.
-func (t traffic) serves(pods map[string]string) bool {
-	return t.service != nil && len(t.service.Spec.Selector) > 0 && labels.SelectorFromSet(t.service.Spec.Selector).Matches(labels.Set(pods))
+// serves tells whether the Service of a host selects pods.
+func (t traffic) serves(host string, pods map[string]string) bool {
+	service := t.services[host]
+	return service != nil && len(service.Spec.Selector) > 0 && labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pods))
 }
 
 // labelsOf are all sets of labels by which a version's pods may be known.

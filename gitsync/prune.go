@@ -34,6 +34,9 @@ type Pruner struct {
 	Namespace string
 	// Now is when the pass began.
 	Now time.Time
+
+	// kept are the workloads that were kept so far.
+	kept []keptWorkload
 }
 
 // Pruned is what a prune did.
@@ -81,7 +84,7 @@ func split(stale []v1.InventoryEntry) (rollouts, others []v1.InventoryEntry) {
 		}
 	}
 	slices.SortStableFunc(others, func(x, y v1.InventoryEntry) int {
-		pair := ssa.SortableUnstructureds{stub(x), stub(y)}
+		pair := ssa.SortableUnstructureds{placed(x), placed(y)}
 		switch {
 		case pair.Less(0, 1):
 			return 1
@@ -92,6 +95,16 @@ func split(stale []v1.InventoryEntry) (rollouts, others []v1.InventoryEntry) {
 		}
 	})
 	return rollouts, others
+}
+
+// placed is what an object is sorted by. What workloads need comes after them, since it goes only where they go.
+func placed(entry v1.InventoryEntry) *unstructured.Unstructured {
+	object := stub(entry)
+	switch entry.Kind {
+	case "HorizontalPodAutoscaler", "PodDisruptionBudget", "PersistentVolumeClaim":
+		object.SetKind("LimitRange") // applied right before workloads
+	}
+	return object
 }
 
 func isRolloutEntry(entry v1.InventoryEntry) bool {
@@ -145,6 +158,8 @@ func (p *Pruner) read(ctx context.Context, entry v1.InventoryEntry) (*unstructur
 func (p *Pruner) decide(ctx context.Context, entry v1.InventoryEntry, live *unstructured.Unstructured, done *Pruned) error {
 	release := func(why string) { done.Released = append(done.Released, describeEntry(entry)+" ("+why+")") }
 	switch {
+	case entry.Pending && !wasApplied(live):
+		return nil // never came to it: it is somebody else's
 	case live.GetAnnotations()[v1.PruneAnnotation] == v1.PruneDisabled:
 		release("annotated " + v1.PruneAnnotation + ": " + v1.PruneDisabled)
 		return nil
@@ -165,10 +180,22 @@ func (p *Pruner) decide(ctx context.Context, entry v1.InventoryEntry, live *unst
 	for _, t := range using {
 		if why, until := t.keeps(live, p.Now); why != "" {
 			done.keep(entry, fmt.Sprintf("%s: %s of %s", describeEntry(entry), why, p.nameOf(t.rollout)), until)
+			if workload, ok := newKeptWorkload(live, until); ok {
+				p.kept = append(p.kept, workload)
+			}
 			return nil
 		}
 	}
+	if why, until := keepsNeeded(p.kept, live); why != "" {
+		done.keep(entry, describeEntry(entry)+": "+why, until)
+		return nil
+	}
 	return p.remove(ctx, entry, live, done)
+}
+
+// wasApplied tells whether a GitSync has ever written an object.
+func wasApplied(object *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(object.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == FieldManager })
 }
 
 // keep notes an object for later.
@@ -186,7 +213,7 @@ func (p *Pruner) using(ctx context.Context, live *unstructured.Unstructured) ([]
 		namespace = live.GetName()
 	}
 	_, isWorkload := podLabels(live)
-	if !isWorkload && !isNamespace(live) && !IsRouting(live) && live.GetKind() != "Service" {
+	if !isWorkload && !isNamespace(live) && !IsRouting(live) && len(hostsOf(live)) == 0 {
 		return nil, nil
 	}
 	rollouts := &v1.RolloutList{}
@@ -196,18 +223,34 @@ func (p *Pruner) using(ctx context.Context, live *unstructured.Unstructured) ([]
 	var using []traffic
 	for i := range rollouts.Items {
 		t := traffic{rollout: &rollouts.Items[i]}
-		if name, in, ok := mesh.ServiceOf(t.rollout.Spec.Host, namespace); isWorkload && ok && in == namespace {
-			service := &corev1.Service{}
-			switch err := p.Live.Get(ctx, types.NamespacedName{Namespace: in, Name: name}, service); {
-			case err == nil:
-				t.service = service
-			case !apierrors.IsNotFound(err):
-				return nil, fmt.Errorf("read Service %s/%s: %w", in, name, err)
+		if isWorkload {
+			var err error
+			if t.services, err = p.servicesOf(ctx, t.rollout); err != nil {
+				return nil, err
 			}
 		}
 		using = append(using, t)
 	}
 	return using, nil
+}
+
+// servicesOf reads the Services of a Rollout's hosts, those of its namespace that are there.
+func (p *Pruner) servicesOf(ctx context.Context, r *v1.Rollout) (map[string]*corev1.Service, error) {
+	services := map[string]*corev1.Service{}
+	for _, host := range r.HostKeys() {
+		name, in, ok := mesh.ServiceOf(host, r.Namespace)
+		if !ok || in != r.Namespace {
+			continue
+		}
+		service := &corev1.Service{}
+		switch err := p.Live.Get(ctx, types.NamespacedName{Namespace: in, Name: name}, service); {
+		case err == nil:
+			services[host] = service
+		case !apierrors.IsNotFound(err):
+			return nil, fmt.Errorf("read Service %s/%s: %w", in, name, err)
+		}
+	}
+	return services, nil
 }
 
 // remove deletes exactly the object that was looked at.

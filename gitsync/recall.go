@@ -13,6 +13,8 @@ import (
 type recall struct {
 	mu      sync.Mutex
 	entries map[types.NamespacedName]*remembered
+	// passed is when the last pass began that went through and was recorded.
+	passed map[types.NamespacedName]time.Time
 }
 
 // remembered belongs to the one worker that reconciles its GitSync.
@@ -27,6 +29,8 @@ type remembered struct {
 	problem error
 	// failures in a row.
 	failures int
+	// left is since when objects of the inventory are not in the repository any more.
+	left leftAt
 }
 
 func (m *recall) of(key types.NamespacedName, uid types.UID) *remembered {
@@ -46,6 +50,22 @@ func (m *recall) forget(key types.NamespacedName) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.entries, key)
+	delete(m.passed, key)
+}
+
+func (m *recall) pass(key types.NamespacedName, began time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.passed == nil {
+		m.passed = map[types.NamespacedName]time.Time{}
+	}
+	m.passed[key] = began
+}
+
+func (m *recall) passedSince(key types.NamespacedName, since time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.passed[key].After(since)
 }
 
 // knownCommit is the commit whose manifests are remembered for a source, or none.

@@ -92,12 +92,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 	}
 	known := r.recall.of(request.NamespacedName, sync.UID)
+	began := r.Clock.Now()
 	done := r.attempt(ctx, sync, known)
 	if ctx.Err() != nil {
 		return reconcile.Result{}, nil // shutting down: what failed for that is no news
 	}
 	if err := r.record(ctx, sync, done); err != nil {
 		return conflictOr(err)
+	}
+	if done.whole() || done.reason == v1.ReasonHeldBack {
+		r.recall.pass(request.NamespacedName, began)
 	}
 	return reconcile.Result{RequeueAfter: r.nextPass(sync, known, done)}, nil
 }
@@ -213,6 +217,7 @@ func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembe
 	if err != nil {
 		return Outcome{}, err
 	}
+	applier.announce = func(ctx context.Context, manifests []Manifest) error { return r.announce(ctx, sync, manifests) }
 	outcome, err := applier.Apply(ctx, manifests)
 	if err != nil || !prunes(sync) {
 		return outcome, err
@@ -223,19 +228,27 @@ func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembe
 		stale, _ = split(stale)
 	}
 	if len(stale) == 0 {
-		outcome.Pruned = &Pruned{}
+		outcome.Pruned, known.left = &Pruned{}, nil
 		return outcome, nil
 	}
-	pruner, err := r.pruner(ctx, sync, applier)
-	if err != nil {
-		return outcome, &pruneError{err}
-	}
-	pruned, err := pruner.Prune(ctx, stale)
-	outcome.Pruned = &pruned
+	outcome.Pruned, err = r.prune(ctx, sync, known, applier, stale)
 	if err != nil {
 		return outcome, &pruneError{err}
 	}
 	return outcome, nil
+}
+
+// prune takes away what left the repository, unless another GitSync is to have it.
+func (r *Reconciler) prune(ctx context.Context, sync *v1.GitSync, known *remembered, applier *Applier, stale []v1.InventoryEntry) (*Pruned, error) {
+	others, err := r.others(ctx, sync)
+	if err != nil {
+		return nil, err
+	}
+	due, waiting := r.awaitSiblings(sync, known, others, stale)
+	pruned, err := r.pruner(sync, others, applier).Prune(ctx, due)
+	pruned.Kept = append(pruned.Kept, waiting.Kept...)
+	pruned.Pending = append(pruned.Pending, waiting.Pending...)
+	return &pruned, err
 }
 
 func (r *Reconciler) applier(sync *v1.GitSync) (*Applier, error) {
@@ -276,23 +289,43 @@ func applied(source Source, commit string, outcome Outcome, err error) attempt {
 // record writes status when there is something to tell, and events once that has succeeded.
 func (r *Reconciler) record(ctx context.Context, sync *v1.GitSync, done attempt) error {
 	before, now := sync.Status, metav1.NewMicroTime(r.Clock.Now())
-	next, changed := nextStatus(sync, done, now)
-	for tries := 1; changed; tries++ {
+	err := r.writeStatus(ctx, sync, func() (v1.GitSyncStatus, bool) { return nextStatus(sync, done, now) })
+	if err != nil {
+		return err
+	}
+	observeSync(client.ObjectKeyFromObject(sync), sync.Status, done.reason)
+	r.tell(ctx, sync, before, done)
+	return nil
+}
+
+// announce writes into the inventory what a revision brings, ahead of it: an operator that ends before it has recorded what it
+// applied, and finds another revision when it is back, knows what to prune all the same.
+func (r *Reconciler) announce(ctx context.Context, sync *v1.GitSync, manifests []Manifest) error {
+	return r.writeStatus(ctx, sync, func() (next v1.GitSyncStatus, changed bool) {
+		next = *sync.Status.DeepCopy()
+		next.Inventory, changed = announced(sync.Status.Inventory, manifests)
+		return next, changed
+	})
+}
+
+// writeStatus writes what next makes of the GitSync's status, if that changes it.
+func (r *Reconciler) writeStatus(ctx context.Context, sync *v1.GitSync, next func() (status v1.GitSyncStatus, changed bool)) error {
+	for tries := 1; ; tries++ {
+		status, changed := next()
+		if !changed {
+			return nil
+		}
 		base := sync.DeepCopy()
-		sync.Status = next
+		sync.Status = status
 		err := r.Client.Status().Patch(ctx, sync, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
 		if err == nil {
-			break
+			return nil
 		}
 		sync.Status = base.Status
 		if !apierrors.IsConflict(err) || tries == recordTries || !r.catchUp(ctx, sync) {
 			return fmt.Errorf("write status: %w", err)
 		}
-		next, changed = nextStatus(sync, done, now)
 	}
-	observeSync(client.ObjectKeyFromObject(sync), sync.Status, done.reason)
-	r.tell(ctx, sync, before, done)
-	return nil
 }
 
 // catchUp takes over a newer version of a GitSync if nobody but a webhook has written into its status: what the pass came to holds

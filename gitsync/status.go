@@ -59,11 +59,11 @@ func nextStatus(sync *v1.GitSync, a attempt, now metav1.MicroTime) (next v1.GitS
 		case pruned != nil:
 			next.Inventory = sortedInventory(slices.Concat(a.outcome.Applied, pruned.Kept))
 		case !a.applied():
-			next.Inventory = sortedInventory(slices.Concat(sync.Status.Inventory, a.outcome.Applied))
+			next.Inventory = sortedInventory(slices.Concat(a.outcome.Applied, sync.Status.Inventory))
 		}
 	} else if len(a.outcome.Applied) > 0 {
 		// Cut off in the midst: what was written so far counts, what was there before is still there.
-		next.Inventory = sortedInventory(slices.Concat(next.Inventory, a.outcome.Applied))
+		next.Inventory = sortedInventory(slices.Concat(a.outcome.Applied, next.Inventory))
 	}
 	setConditions(&next, a, sync.Generation, metav1.NewTime(now.Time))
 	if equality.Semantic.DeepEqual(next, sync.Status) {
@@ -124,6 +124,19 @@ func messageOf(status *v1.GitSyncStatus, a attempt) string {
 	return message
 }
 
+// announced is an inventory with the objects of a revision that are not in it yet; changed is false when there are none.
+func announced(inventory []v1.InventoryEntry, manifests []Manifest) (next []v1.InventoryEntry, changed bool) {
+	next = slices.Clone(inventory)
+	for _, manifest := range manifests {
+		entry := entryFor(manifest.Object)
+		entry.Pending = true
+		next = append(next, entry)
+	}
+	next = sortedInventory(next)
+	return next, len(next) > len(inventory)
+}
+
+// sortedInventory has each object once: the first entry of it.
 func sortedInventory(entries []v1.InventoryEntry) []v1.InventoryEntry {
 	sorted := slices.Clone(entries)
 	slices.SortStableFunc(sorted, func(x, y v1.InventoryEntry) int { return strings.Compare(entryKey(x), entryKey(y)) })

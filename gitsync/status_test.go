@@ -73,6 +73,27 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// What a revision brings is in the inventory before it is applied, as pending until it is known to be.
+func TestAnnounced(t *testing.T) {
+	manifests := mustDecode(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: ns}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: b, namespace: ns}}")
+	a, b := entryFor(manifests[0].Object), entryFor(manifests[1].Object)
+	before := []v1.InventoryEntry{a}
+	next, changed := announced(before, manifests)
+	pending := b
+	pending.Pending = true
+	if diff := cmp.Diff([]v1.InventoryEntry{a, pending}, next); diff != "" || !changed {
+		t.Errorf("changed %t: %s", changed, diff)
+	}
+	if _, changed = announced(next, manifests); changed {
+		t.Error("announced once more")
+	}
+	sync := &v1.GitSync{Status: v1.GitSyncStatus{Inventory: next}}
+	cut, _ := nextStatus(sync, attempt{reason: v1.ReasonApplyFailed, outcome: Outcome{Applied: []v1.InventoryEntry{b}}}, noon)
+	if diff := cmp.Diff([]v1.InventoryEntry{a, b}, cut.Inventory); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestStatusEchoesTheCommandWhenItIsDone(t *testing.T) {
 	sync := &v1.GitSync{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{v1.CommandAnnotation: "sync 1"}}}
 	if next, _ := nextStatus(sync, attempt{reason: v1.ReasonFetching}, noon); next.LastCommand != "" {

@@ -187,6 +187,9 @@ type InventoryEntry struct {
 	// +optional
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
+	// Pending is written ahead: the object is about to be applied, and may not have been. Such a one is pruned only if it was.
+	// +optional
+	Pending bool `json:"pending,omitempty"`
 }
 
 // WebhookPathOf is where deliveries for a GitSync go.

@@ -3,6 +3,7 @@ package gitsynctest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -62,4 +63,13 @@ func TestKustomization(t *testing.T) {
 	if got, err := w.configMap("a-prod"); err != nil || got.Data["key"] != "3" {
 		t.Errorf("a-prod: %v, %v", got.Data, err)
 	}
+}
+
+// A Deployment whose version is changed in place, its selector included, is refused with what to do instead.
+func TestSelectorChangedInPlace(t *testing.T) {
+	w := newWorld(t)
+	w.allow("default", "*")
+	w.followed(w.push("deploy/reviews.yaml", strings.Replace(deployment("v1"), "reviews-v1", "reviews", 1)))
+	w.push("deploy/reviews.yaml", strings.Replace(deployment("v2"), "reviews-v2", "reviews", 1))
+	w.ready(v1.ReasonInvalidContent, `field is immutable: give each version a workload of its own, as docs/gitsync.md shows under "One Deployment`)
 }

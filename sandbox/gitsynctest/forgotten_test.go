@@ -1,0 +1,160 @@
+package gitsynctest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "sluice.dev/sluice/api/v1"
+	"sluice.dev/sluice/gitsync"
+)
+
+// refuseRecording has the API server refuse each status of the world's GitSyncs that says that an object is applied, and that alone:
+// as if the operator ended at this moment each time.
+func (w *world) refuseRecording(name string) {
+	w.t.Helper()
+	meta := metav1.ObjectMeta{Name: w.namespace}
+	policy := &admissionregistrationv1.ValidatingAdmissionPolicy{ObjectMeta: meta, Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
+		MatchConstraints: &admissionregistrationv1.MatchResources{ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{
+			RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Update},
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{"sluice.dev"}, APIVersions: []string{"v1"}, Resources: []string{"gitsyncs/status"}},
+			},
+		}}},
+		Validations: []admissionregistrationv1.Validation{{
+			Expression: fmt.Sprintf("!has(object.status.inventory) || !object.status.inventory.exists(e, e.name == '%s' && !(has(e.pending) && e.pending))", name),
+		}},
+	}}
+	binding := &admissionregistrationv1.ValidatingAdmissionPolicyBinding{ObjectMeta: meta, Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{
+		PolicyName: w.namespace, ValidationActions: []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny},
+		MatchResources: &admissionregistrationv1.MatchResources{NamespaceSelector: &metav1.LabelSelector{
+			MatchLabels: map[string]string{corev1.LabelMetadataName: w.namespace},
+		}},
+	}}
+	w.must(errors.Join(admin.Create(w.t.Context(), policy), admin.Create(w.t.Context(), binding)))
+	w.t.Cleanup(func() {
+		w.must(errors.Join(admin.Delete(context.Background(), binding), admin.Delete(context.Background(), policy)))
+	})
+	w.eventually("the API server to refuse", func(ctx context.Context) error {
+		sync := w.get()
+		base := sync.DeepCopy()
+		sync.Status.Inventory = append(sync.Status.Inventory, v1.InventoryEntry{Version: "v1", Kind: "ConfigMap", Name: name})
+		if err := admin.Status().Patch(ctx, sync, client.MergeFrom(base), client.DryRunAll); err == nil {
+			return errors.New("it does not yet")
+		}
+		return nil
+	})
+}
+
+// An operator that ends between applying and recording, and finds the object dropped again when it is back, prunes it.
+func TestEndedBeforeRecording(t *testing.T) {
+	w := newWorld(t)
+	w.allow("default", "*")
+	w.followed(w.push("deploy/a.yaml", configMap("a", "1")))
+	w.refuseRecording("b")
+	w.push("deploy/b.yaml", configMap("b", "1"))
+	w.eventually("b to come", func(context.Context) error { _, err := w.configMap("b"); return err })
+	sync := w.applied(w.remove("deploy/b.yaml"))
+	w.eventually("b to be pruned", func(context.Context) error {
+		if !w.configMapGone("b") {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	if sync = w.get(); len(sync.Status.Inventory) != 1 || sync.Status.Inventory[0].Pending {
+		t.Errorf("inventory %+v", sync.Status.Inventory)
+	}
+}
+
+// What a revision only meant to apply is pruned if it came to it; else it is somebody else's.
+func TestPruneOfWhatWasAnnounced(t *testing.T) {
+	w := newWorld(t)
+	var stale []v1.InventoryEntry
+	for name, manager := range map[string]string{"ours": gitsync.FieldManager, "theirs": "kubectl"} {
+		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, Data: map[string]string{"a": "b"}}
+		w.must(admin.Create(t.Context(), object, client.FieldOwner(manager)))
+		stale = append(stale, v1.InventoryEntry{Version: "v1", Kind: "ConfigMap", Namespace: w.namespace, Name: name, Pending: true})
+	}
+	pruner := &gitsync.Pruner{Client: admin, Live: admin, Namespace: w.namespace, Now: time.Now()}
+	pruned, err := pruner.Prune(t.Context(), stale)
+	if err != nil || len(pruned.Kept)+len(pruned.Released) > 0 || !w.configMapGone("ours") || w.configMapGone("theirs") {
+		t.Errorf("%+v, %v", pruned, err)
+	}
+}
+
+// A commit that moves an object from the path of one GitSync to that of another leaves it in the cluster all the while.
+func TestMovedToAnotherGitSync(t *testing.T) {
+	w := newWorld(t)
+	w.allow("default", "*")
+	first := w.push("deploy/a.yaml", configMap("a", "1"), "deploy/moving.yaml", configMap("moving", "1"), "other/c.yaml", configMap("c", "1"))
+	w.followed(first)
+	other := clone(w.get(), "other")
+	other.Spec.Path, other.Spec.Interval = "other", &metav1.Duration{Duration: time.Hour}
+	w.must(admin.Create(t.Context(), other))
+	applies := func(commit string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			if err := admin.Get(ctx, client.ObjectKeyFromObject(other), other); err != nil || other.Status.Revision != commit {
+				return fmt.Errorf("%+v, %w", other.Status, err)
+			}
+			return nil
+		}
+	}
+	w.eventually("the other GitSync", applies(first))
+	before, err := w.configMap("moving")
+	w.must(err)
+	_, err = w.work.Git(t.Context(), "mv", "deploy/moving.yaml", "other/moving.yaml")
+	w.must(err)
+	moved := w.push()
+	sync := w.applied(moved)
+	pending := meta.FindStatusCondition(sync.Status.Conditions, v1.ConditionPrunePending)
+	if want := "ConfigMap " + w.namespace + "/moving: GitSync other of the same repository may have it now"; pending == nil || !strings.Contains(pending.Message, want) {
+		t.Errorf("%+v does not say %q", pending, want)
+	}
+	w.passes(2)
+	base := other.DeepCopy()
+	other.Annotations = map[string]string{v1.CommandAnnotation: "sync 1"}
+	w.must(admin.Patch(t.Context(), other, client.MergeFrom(base)))
+	w.eventually("the other GitSync", applies(moved))
+	w.prunedAll()
+	after, err := w.configMap("moving")
+	if err != nil || after.UID != before.UID || after.DeletionTimestamp != nil {
+		t.Errorf("it was deleted in between: %v, %v", after.ObjectMeta, err)
+	}
+	if sync = w.get(); len(sync.Status.Inventory) != 1 || len(other.Status.Inventory) != 2 {
+		t.Errorf("inventories %+v and %+v", sync.Status.Inventory, other.Status.Inventory)
+	}
+}
+
+// The ConfigMap whose name holds its content's hash leaves the repository with each change of it. It stays for as long as a Deployment
+// that stays needs it to start pods.
+func TestPruneWaitsForWhatPodsNeed(t *testing.T) {
+	w := newWorld(t)
+	w.allow("default", "*")
+	withConfig := strings.Replace(deployment("v1"), `image: "reviews:v1"`, `image: "reviews:v1", envFrom: [{configMapRef: {name: config-1}}]`, 1)
+	w.followed(w.push("deploy/v1.yaml", withConfig, "deploy/config.yaml", configMap("config-1", "1"), "deploy/more.yaml", configMap("config-2", "1"),
+		"deploy/service.yaml", service, "deploy/rollout.yaml", strings.Replace(rollout, "version: v1", "version: v3", 1)))
+	w.setStatus("stable: v1\ntraffic: {stable: {version: v1, subset: v1}, weight: 0}\n")
+	sync := w.applied(w.remove("deploy/v1.yaml", "deploy/config.yaml", "deploy/more.yaml"))
+	pending := meta.FindStatusCondition(sync.Status.Conditions, v1.ConditionPrunePending)
+	if want := fmt.Sprintf("ConfigMap %s/config-1: Deployment %s/reviews-v1 needs it", w.namespace, w.namespace); pending == nil || !strings.Contains(pending.Message, want) {
+		t.Errorf("%+v does not say %q", pending, want)
+	}
+	if w.configMapGone("config-1") || !w.configMapGone("config-2") || w.gone(&appsv1.Deployment{}, "reviews-v1") {
+		t.Error("want config-1 and the Deployment there, config-2 gone")
+	}
+	w.setStatus("stable: v3\ntraffic: {stable: {version: v3, subset: v3}, weight: 0}\n")
+	w.prunedAll()
+	if !w.configMapGone("config-1") || !w.gone(&appsv1.Deployment{}, "reviews-v1") {
+		t.Error("want both gone")
+	}
+}
