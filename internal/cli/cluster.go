@@ -12,29 +12,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
-	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/internal/manifest"
+	"sluice.dev/sluice/internal/plan"
 )
 
 // pageSize of lists.
 const pageSize = 500
-
-// liveKinds are what a plan may depend on.
-func liveKinds() []schema.GroupKind {
-	const istio = "networking.istio.io"
-	return []schema.GroupKind{
-		{Group: v1.GroupVersion.Group, Kind: "Rollout"},
-		{Group: istio, Kind: "VirtualService"},
-		{Group: istio, Kind: "DestinationRule"},
-		{Group: istio, Kind: "ServiceEntry"},
-		{Group: istio, Kind: "WorkloadEntry"},
-		{Kind: "Service"},
-		{Kind: "Pod"},
-		{Group: "apps", Kind: "Deployment"},
-		{Group: "apps", Kind: "StatefulSet"},
-		{Group: "apps", Kind: "DaemonSet"},
-	}
-}
 
 // cluster reads a cluster through the user's own rights.
 type cluster struct {
@@ -89,7 +72,7 @@ func (c *cluster) resource(kind schema.GroupKind, namespace string, versions ...
 // not list is an error, since without it a plan would tell of another run.
 func (c *cluster) list(ctx context.Context, namespace string) ([]manifest.Object, error) {
 	var objects []manifest.Object
-	for _, kind := range liveKinds() {
+	for _, kind := range plan.Kinds() {
 		found, err := c.listKind(ctx, kind, namespace)
 		if err != nil {
 			return nil, err

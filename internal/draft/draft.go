@@ -66,7 +66,7 @@ func Rollout(ctx context.Context, in Input) (string, error) {
 func (f *found) ofKind(kind string) []*unstructured.Unstructured {
 	var objects []*unstructured.Unstructured
 	for _, o := range f.Objects {
-		if o.GetKind() == kind && o.GetNamespace() == f.Namespace {
+		if o.GetKind() == kind && o.GetNamespace() == f.Namespace && !plan.Namesake(o) {
 			objects = append(objects, o)
 		}
 	}

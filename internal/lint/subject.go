@@ -13,6 +13,7 @@ import (
 	v1 "sluice.dev/sluice/api/v1"
 	"sluice.dev/sluice/internal/manifest"
 	"sluice.dev/sluice/internal/mesh"
+	"sluice.dev/sluice/internal/plan"
 )
 
 // subject is a Rollout with what stands beside it.
@@ -42,7 +43,7 @@ func (c *checker) subjects() []*subject {
 		}
 		s := &subject{checker: c, object: o}
 		for _, other := range c.objects {
-			if other.GetNamespace() == o.GetNamespace() && other.Unstructured != o.Unstructured && !c.invalid[other] {
+			if other.GetNamespace() == o.GetNamespace() && other.Unstructured != o.Unstructured && !c.invalid[other] && !plan.Namesake(other.Unstructured) {
 				s.near = append(s.near, other)
 			}
 		}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -132,7 +133,7 @@ func (w *world) assumeReady(version, host string, set map[string]string) error {
 		selector, _, err = unstructured.NestedStringMap(entry.Object, "spec", "workloadSelector", "labels")
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("the Service or ServiceEntry of %s: %w", host, err)
 	}
 	switch {
 	case len(selector) > 0:

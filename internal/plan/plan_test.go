@@ -238,3 +238,29 @@ func TestProbeBoundsItsStep(t *testing.T) {
 		}
 	}
 }
+
+// Kinds of other groups with names like ours have no part, whatever they hold.
+func TestNamesakes(t *testing.T) {
+	const namesakes = `
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: shop}
+spec: {template: {spec: {containers: []}}}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: cart}
+spec: {replicas: 5, steps: 1}
+---
+apiVersion: example.com/v1
+kind: Deployment
+metadata: {name: shop-v2}
+spec: {template: none}
+`
+	in, with := read(t, bare+deployments), read(t, bare+deployments+namesakes)
+	in.From, with.From = "v1", "v1"
+	if diff := cmp.Diff(outline(makePlan(t, in)), outline(makePlan(t, with))); diff != "" {
+		t.Errorf("namesakes change the plan (-without +with):\n%s", diff)
+	}
+}

@@ -8,13 +8,39 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "sluice.dev/sluice/api/v1"
 )
+
+// Kinds are those that a run may depend on.
+func Kinds() []schema.GroupKind {
+	const istio = "networking.istio.io"
+	return []schema.GroupKind{
+		{Group: v1.GroupVersion.Group, Kind: "Rollout"},
+		{Group: istio, Kind: "VirtualService"},
+		{Group: istio, Kind: "DestinationRule"},
+		{Group: istio, Kind: "ServiceEntry"},
+		{Group: istio, Kind: "WorkloadEntry"},
+		{Kind: "Service"},
+		{Kind: "Pod"},
+		{Group: "apps", Kind: "Deployment"},
+		{Group: "apps", Kind: "StatefulSet"},
+		{Group: "apps", Kind: "DaemonSet"},
+	}
+}
+
+// Namesake tells whether an object is of another group's kind that has the name of one of Kinds, as Knative's Service and Argo's Rollout.
+func Namesake(object *unstructured.Unstructured) bool {
+	kind := object.GroupVersionKind().GroupKind()
+	return slices.ContainsFunc(Kinds(), func(k schema.GroupKind) bool { return k.Kind == kind.Kind && k.Group != kind.Group })
+}
 
 // populate puts what is given into the store, and what the given objects leave open.
 func (w *world) populate() error {
 	for _, object := range w.in.Objects {
-		if object.GetNamespace() == w.key.Namespace {
+		if object.GetNamespace() == w.key.Namespace && !Namesake(object) {
 			w.store.put(normal(object))
 		}
 	}

@@ -20,7 +20,7 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 )
 
-// key names an object. Kinds are unambiguous here: the group is not needed.
+// key names an object. Kinds are unambiguous here, since Namesakes are left out: the group is not needed.
 type key struct{ kind, namespace, name string }
 
 func keyOf(object *unstructured.Unstructured) key {
