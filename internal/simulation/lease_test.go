@@ -80,6 +80,8 @@ type leases struct {
 	// owners that had a fault at any time.
 	owners map[string]bool
 	specs  map[string]v1.RolloutSpec
+	// gaveUp: a Rollout went while the API server refused to put the mesh back.
+	gaveUp bool
 }
 
 var faultCopy = regexp.MustCompile(`^sluice-fault-(.+)-\d+$`)
@@ -99,9 +101,11 @@ func (l *leases) observe(c change) {
 		}
 		for owner := range l.faults(vs) {
 			l.owners[owner] = true
-			if !w.isGone(objectKey{kindRollout, namespace, owner}) { // a deletion gives up where writes are refused, and says so
-				now[owner] = true
+			if w.isGone(objectKey{kindRollout, namespace, owner}) {
+				l.gaveUp = true
+				continue
 			}
+			now[owner] = true
 		}
 	}
 	if len(now) > 1 {
@@ -287,7 +291,7 @@ func (l *leases) settle() {
 	}
 	for _, key := range w.store.names[kindVirtualService] {
 		for _, view := range viewOf(w.store.live(key)) {
-			if view.ours {
+			if view.ours && !l.gaveUp {
 				w.violated(16, "%s is left on %s", view.name, key)
 			}
 		}
