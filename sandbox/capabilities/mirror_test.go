@@ -128,6 +128,9 @@ func Test15MirrorElsewhere(t *testing.T) {
 			return n > 10 && n < 50, fmt.Sprint(n, s.seenBy(t, "http://audit:9080"))
 		})
 	}
+	for _, service := range []string{"audit", "replay"} { // which no Rollout's health speaks of
+		s.waitStatus(t, http.StatusOK, "http://"+service+":9080/seen")
+	}
 	audited("rest")
 	if n := copies("replay"); n != 0 {
 		t.Errorf("replay got %d copies before the run", n)
