@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,7 +105,7 @@ func (t *tool) planned(ctx context.Context, o *planOptions, name string) (object
 		if err = refuse(ctx, objects); err != nil {
 			return nil, nil, err
 		}
-		if rollouts, err = rolloutsOf(objects, name); err != nil || !o.live {
+		if rollouts, err = t.named(objects, name); err != nil || !o.live {
 			return objects, rollouts, err
 		}
 		objects, err = t.withLive(ctx, objects, rollouts)
@@ -116,10 +117,24 @@ func (t *tool) planned(ctx context.Context, o *planOptions, name string) (object
 	return t.liveRollout(ctx, name)
 }
 
+// named are the Rollouts of a name, or all where it is empty; with a name, -n tells those of several namespaces apart.
+func (t *tool) named(objects []manifest.Object, name string) ([]manifest.Object, error) {
+	rollouts, err := rolloutsOf(objects, name)
+	namespace := *t.config.Namespace
+	if err != nil || name == "" || namespace == "" {
+		return rollouts, err
+	}
+	in := slices.DeleteFunc(slices.Clone(rollouts), func(r manifest.Object) bool { return r.GetNamespace() != namespace })
+	if len(in) == 0 {
+		return nil, fmt.Errorf("there is no Rollout %s in namespace %s among what was read, but %s", name, namespace, namesOf(rollouts))
+	}
+	return in, nil
+}
+
 // plans makes each Rollout's plan.
 func (t *tool) plans(ctx context.Context, o *planOptions, objects, rollouts []manifest.Object) ([]*plan.Plan, error) {
 	if len(rollouts) > 1 && (o.from != "" || o.to != "") {
-		return nil, fmt.Errorf("--from and --to are versions of one Rollout, and there are %d: %s; name one of them, or give its files alone",
+		return nil, fmt.Errorf("--from and --to are versions of one Rollout, and there are %d: %s; name one of them, with -n if need be, or give its files alone",
 			len(rollouts), namesOf(rollouts))
 	}
 	var plans []*plan.Plan

@@ -127,6 +127,10 @@ func Make(ctx context.Context, in Input) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	return w.make(ctx)
+}
+
+func (w *world) make(ctx context.Context) (*Plan, error) {
 	if err := w.populate(); err != nil {
 		return nil, err
 	}
@@ -136,7 +140,7 @@ func Make(ctx context.Context, in Input) (*Plan, error) {
 		}
 	}
 	w.recording = true
-	if err := w.ask(cmp.Or(in.To, w.asked()), "version"); err != nil {
+	if err := w.ask(cmp.Or(w.in.To, w.asked()), "version"); err != nil {
 		return nil, err
 	}
 	if err := w.settle(ctx); err != nil {

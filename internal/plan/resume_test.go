@@ -127,3 +127,43 @@ func stoppedAt(t *testing.T, in Input, step string) Input {
 	t.Fatalf("step %s is never applied", step)
 	return Input{}
 }
+
+// No step of the run that is played takes less than its plan says, and none takes longer than that by more than the waits that no
+// manifest can shorten: for a new subset, for the gates' grid and for the judgement of their samples.
+func TestLeastIsWhatARunTakes(t *testing.T) {
+	objects, err := manifest.Load(t.Context(), []string{"../../examples/reviews"}, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hold, want := range map[string]time.Duration{"10s": 10 * time.Second, "1s": 10 * time.Second} { // the probe's requests take 8 s
+		in := inputOf(objects)
+		steps := in.Rollout.Object["spec"].(map[string]any)["steps"].([]any)
+		fault := steps[1].(map[string]any)
+		fault["hold"], fault["probe"].(map[string]any)["interval"] = hold, "4s"
+		w, err := newWorld(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := w.make(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rollout, err := w.rollout()
+		if err != nil || len(rollout.Status.History) == 0 {
+			t.Fatalf("%d runs, error %v", len(rollout.Status.History), err)
+		}
+		for i, step := range rollout.Status.History[0].Steps {
+			stage := p.Stages[i]
+			took, slack := step.FinishedAt.Sub(step.StartedAt.Time), in.PropagationDelay+settle+time.Second
+			for _, g := range stage.Gates {
+				slack = max(slack, in.PropagationDelay+settle+time.Second+g.Interval)
+			}
+			if took < stage.Least || took > stage.Least+slack {
+				t.Errorf("step %s takes %s, planned were at least %s", step.Name, took, stage.Least)
+			}
+		}
+		if got := p.Stages[1].Least; got != want {
+			t.Errorf("hold %s: the step with the probe takes at least %s, want %s", hold, got, want)
+		}
+	}
+}

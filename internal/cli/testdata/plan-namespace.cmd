@@ -1,0 +1,1 @@
+plan shop -n dev -f testdata/namespaces --to v3 --diff dyff

@@ -1,0 +1,1 @@
+plan -f testdata/namespaces --to v3

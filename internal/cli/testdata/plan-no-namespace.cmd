@@ -1,0 +1,1 @@
+plan shop -n test -f testdata/namespaces
