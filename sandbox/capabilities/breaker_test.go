@@ -57,6 +57,45 @@ func Test13OutlierEjection(t *testing.T) {
 	if errors == 0 || ejected == 0 || errors > ejected {
 		t.Errorf("users saw %v; want few 500 of v3, whose endpoint is ejected at the first, and 503 from then on", seen.ByStatus)
 	}
+	s.checkEjectionTimes(t)
+}
+
+// checkEjectionTimes: at the end of Test13OutlierEjection v1's endpoint is out for 15s once it fails, and v3's, which was out before and
+// is well again, still is then: it is out for three minutes.
+func (s *stage) checkEjectionTimes(t *testing.T) {
+	t.Helper()
+	const look = "x-look: v3"
+	s.Misbehave("reviews-v3", bookinfo.Misbehaviour{})
+	s.kubectl(t, "patch", "virtualservice", "reviews", "--type=json", "-p", `[{"op": "add", "path": "/spec/http/0", "value": {
+		"name": "look", "match": [{"headers": {"x-look": {"exact": "v3"}}}], "route": [{"destination": {"host": "reviews", "subset": "v3"}}]}}]`)
+	isOut := func(a answer) bool {
+		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "no healthy upstream")
+	}
+	s.eventually(t, "v3 is looked at, and is out", func() (bool, string) {
+		a := s.get(t, reviewsURL, look)
+		return isOut(a), fmt.Sprint(a.status, " ", a.body)
+	})
+	s.Misbehave("reviews-v1", bookinfo.Misbehaviour{ErrorRate: 1})
+	began := time.Now()
+	s.waitStatus(t, http.StatusInternalServerError, reviewsURL)
+	s.Misbehave("reviews-v1", bookinfo.Misbehaviour{})
+	if a := s.get(t, reviewsURL); !isOut(a) {
+		t.Errorf("after its first error v1 answers %d %s, want it out", a.status, a.body)
+	}
+	s.waitStatus(t, http.StatusOK, reviewsURL)
+	if took := time.Since(began); took < 15*time.Second || took > time.Minute {
+		t.Errorf("v1 was out for %s, want 15s", took)
+	}
+	if a := s.get(t, reviewsURL, look); !isOut(a) {
+		t.Errorf("v3 answers %d %s while v1 is back, want it out for three minutes", a.status, a.body)
+	}
+}
+
+func (s *stage) kubectl(t *testing.T, args ...string) {
+	t.Helper()
+	if _, err := s.cluster.KubectlRun(t.Context(), append(args, "-n", s.Namespace)...); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // onSickPod: one of v3's pods fails every request that it gets, and it got some.

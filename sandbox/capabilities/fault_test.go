@@ -171,9 +171,14 @@ func Test09TimeoutBug(t *testing.T) {
 	s := newStage(t, example{dir: "09-timeout-bug", apps: []string{"bookinfo.yaml"}, gateway: true})
 	s.load(t, 20, reviewsURL)
 	s.pushVersion(t, "rollout.yaml", "v2")
+	s.eventually(t, "jason waits 6s, twice 3s, for a page without reviews", func() (bool, string) {
+		a := s.atGateway(t, page, jasonHeader)
+		got := a.page(t)
+		return got.Reviews.Status == 0 && a.took >= 6*time.Second && a.took < 8*time.Second, fmt.Sprintf("%+v after %s", got, a.took)
+	})
 	rollout := s.waitRolledBack(t, "reviews", v1.ReasonProbe)
-	if failure := rollout.Status.LastFailure; failure == nil || failure.Version != "v2" || !strings.Contains(rollout.Status.Message, "no answer within 4s") {
-		t.Errorf("status.lastFailure %+v, message %q; want one of v2, whose page took longer than 4s", failure, rollout.Status.Message)
+	if failure := rollout.Status.LastFailure; failure == nil || failure.Version != "v2" || !strings.Contains(rollout.Status.Message, "no answer within 5s") {
+		t.Errorf("status.lastFailure %+v, message %q; want one of v2, whose page took longer than 5s", failure, rollout.Status.Message)
 	}
 	s.waitGone(t, "reviews-fault-ratings")
 	s.eventually(t, "jason's page is complete again, by v1", func() (bool, string) {
@@ -186,7 +191,7 @@ func Test09TimeoutBug(t *testing.T) {
 	s.eventually(t, "jason's page has reviews without ratings in time", func() (bool, string) {
 		a := s.atGateway(t, page, jasonHeader)
 		got := a.page(t)
-		return got.Complete() && got.Reviews.Version == "v4" && a.took >= 2*time.Second && a.took < 4*time.Second, fmt.Sprintf("%+v after %s", got, a.took)
+		return got.Complete() && got.Reviews.Version == "v4" && a.took >= 2*time.Second && a.took < 5*time.Second, fmt.Sprintf("%+v after %s", got, a.took)
 	})
 	s.goOn(t, "reviews")
 	s.waitHealthy(t, "reviews", "v4")
