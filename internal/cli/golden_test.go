@@ -69,6 +69,7 @@ func TestInitPassesLint(t *testing.T) {
 		{"reviews", []string{"-f", "../../examples/adopt/mesh.yaml", "-f", "testdata/service/reviews.yaml"}},
 		{"shop", []string{"-f", "testdata/tracks"}},
 		{"redis", []string{"-f", "testdata/redis"}},
+		{"on", []string{"-f", "testdata/odd"}},
 	} {
 		text, problems, code := execute(nil, append([]string{"init", c.service}, c.files...)...)
 		if code != 0 {

@@ -19,7 +19,7 @@ func (f *found) yaml() string {
 	if f.doubts != "" {
 		line("# To be mended before a run can go through: %s", f.doubts)
 	}
-	line("apiVersion: sluice.dev/v1\nkind: Rollout\nmetadata:\n  name: %s\nspec:\n  host: %s", f.Service, f.Service)
+	line("apiVersion: sluice.dev/v1\nkind: Rollout\nmetadata:\n  name: %s\nspec:\n  host: %s", quote(f.Service), quote(f.Service))
 	if f.port > 0 {
 		line("  port: {number: %d} # one of several ports of the Service", f.port)
 	}

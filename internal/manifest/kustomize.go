@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -77,6 +78,9 @@ func IsKustomization(folder string) bool {
 // Kustomize renders the kustomization of a folder as GitSync does: what leaves the repository is refused. Objects stand in the
 // files that they come from, where that can be told, else in the kustomization's, without a line.
 func Kustomize(ctx context.Context, folder string) ([]Object, error) {
+	if info, err := os.Stat(folder); err == nil && !info.IsDir() {
+		return nil, &FileError{Position{File: folder}, errors.New("this is no folder: name the one with the kustomization")}
+	}
 	root, within, err := repositoryOf(folder)
 	if err != nil {
 		return nil, &FileError{Position{File: folder}, rootCause(err)}

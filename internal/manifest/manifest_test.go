@@ -171,6 +171,9 @@ func TestKustomize(t *testing.T) {
 	if _, err := manifest.Kustomize(t.Context(), "none"); err == nil || !strings.Contains(err.Error(), "none") {
 		t.Errorf("error %v, want one that names the folder", err)
 	}
+	if _, err := manifest.Kustomize(t.Context(), "prod/kustomization.yaml"); err == nil || !strings.Contains(err.Error(), "this is no folder") {
+		t.Errorf("error %v, want one that asks for a folder", err)
+	}
 	if !manifest.IsKustomization("base") || manifest.IsKustomization(".") {
 		t.Error("a kustomization is a folder with a file of that name")
 	}
