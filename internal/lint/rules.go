@@ -71,7 +71,7 @@ func Rules() []Rule {
 		{ruleWindow, Warning, "a window shorter than two scrapes: rates in it are empty", "a window of at least twice Prometheus' scrape interval"},
 		{ruleHold, Warning, "a hold that is over before the first window of the step's gates is", "a hold of at least the gates' window, or none"},
 		{ruleJump, Warning, "steps without a weight between 1 and 99: all users go to the new version at once at the end", "a step with a small weight"},
-		{ruleUnscoped, Warning, "a fault for everyone", "match; or the operator's --allow-unscoped-faults"},
+		{ruleUnscoped, Warning, "a fault for everyone: of that scope, or with a match that every request meets", "a match of testers alone; or scope Everyone and the operator's --allow-unscoped-faults"},
 		{ruleFaultShare, Warning, "a delay or abort without a share of requests: Istio injects nothing, and the test tests nothing", "percentage: {value: 100}"},
 		{ruleIgnoredHosts, Error, "a VirtualService to be created for sidecars whose hosts leave out the Rollout's: no call to the host obeys it", "the host among hosts"},
 		{ruleIgnoredMesh, Warning, "VirtualServices to be created for gateways alone, with none for the mesh beside them: calls inside the mesh do not obey them", "mesh among gateways, or another VirtualService for it"},

@@ -1,6 +1,11 @@
 package lint
 
 import (
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	v1 "sluice.dev/sluice/api/v1"
 )
 
@@ -32,9 +37,36 @@ func (s *subject) checkFaults() {
 		if a := fault.Abort; a != nil && a.GetPercentage().GetValue() == 0 {
 			s.find(ruleFaultShare, s.object, path+".abort", "it aborts no request: give percentage: {value: 100}")
 		}
-		if fault.Scope == v1.FaultScopeEveryone || len(fault.Match) == 0 {
+		if fault.Scope == v1.FaultScopeEveryone || len(fault.Match) == 0 || slices.ContainsFunc(s.faultMatch(i), matchesAll) {
 			s.find(ruleUnscoped, s.object, path,
 				"the fault hits everyone's requests: give match, such as a header of the testers; or start the operator with --allow-unscoped-faults")
 		}
 	}
+}
+
+// faultMatch are the match blocks of a step's fault, as they stand in the manifest.
+func (s *subject) faultMatch(step int) []any {
+	steps, _, err := unstructured.NestedSlice(s.object.Object, "spec", "steps")
+	if err != nil || step >= len(steps) {
+		return nil
+	}
+	fields, _ := steps[step].(map[string]any)
+	blocks, _, err := unstructured.NestedSlice(fields, "fault", "match")
+	if err != nil {
+		return nil
+	}
+	return blocks
+}
+
+// matchesAll tells whether every request meets a match block, since its only condition is that there is a path.
+func matchesAll(block any) bool {
+	fields, _ := block.(map[string]any)
+	fields = maps.Clone(fields)
+	delete(fields, "name")
+	delete(fields, "ignoreUriCase")
+	uri, _ := fields["uri"].(map[string]any)
+	if len(fields) > 1 || uri == nil {
+		return len(fields) == 0
+	}
+	return uri["prefix"] == "/" || uri["prefix"] == "" || slices.Contains([]any{".*", "/.*", "^.*$", "^/.*$", "^/.*"}, uri["regex"])
 }
