@@ -65,6 +65,9 @@ func (t *tool) diff(ctx context.Context, o *planOptions, first bool) (bool, erro
 	if err != nil {
 		return false, err
 	}
+	if len(objects) == 0 {
+		return false, errors.New("nothing to compare: what was read holds no object")
+	}
 	c, err := t.cluster()
 	if err != nil {
 		return false, err

@@ -60,6 +60,9 @@ func (t *tool) lint(ctx context.Context, o *lintOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(objects)+len(findings) == 0 {
+		return errors.New("nothing to lint: what was read holds no object")
+	}
 	namespace, err := t.settle(objects)
 	if err != nil {
 		return err

@@ -1,0 +1,2 @@
+diff -f -
+< testdata/separator
