@@ -17,9 +17,9 @@ var descriptions = []string{
 	`virtualServices: [{gateways: [mesh]}, {name: edge, gateways: [books], hosts: [shop.example.com], http: [{match: [{uri: {exact: /reviews}}]}]}]`,
 }
 
-// describeRoutes has the team describe the VirtualServices that Sluice makes, or others, or none.
+// describeRoutes has the team describe the VirtualServices that Sluice makes, or others, or none. The descriptions are of HTTP.
 func (w *world) describeRoutes() {
-	if w.setting.mesh != "none" || w.setting.edge {
+	if w.setting.mesh != "none" || w.setting.edge || w.setting.connections() {
 		return
 	}
 	text := descriptions[w.rng.IntN(len(descriptions))]

@@ -233,6 +233,7 @@ func (o *oracle) onStatus(before, after *v1.Rollout) {
 	o.noteRejection(a, b)
 	o.checkStable(before, after)
 	o.checkTrip(before, after)
+	o.checkContended(a, b)
 	if a.Traffic != nil && a.Traffic.Canary != nil && b.Traffic.Canary == nil && !promoted(a, b) {
 		o.pass.backTo = b.Traffic
 		delete(o.proofs, a.Traffic.Canary.Version)

@@ -49,7 +49,7 @@ func (w *world) anyPolicy() *v1.DestinationRule {
 
 // foundPolicy is what the host's rule had of its own.
 func (w *world) foundPolicy() map[string]any {
-	if len(w.setting.foundSubsets) == 0 || w.ruleDeleted() {
+	if len(w.setting.foundSubsets) == 0 {
 		return map[string]any{}
 	}
 	return map[string]any{"loadBalancer": map[string]any{"simple": "LEAST_REQUEST"}}
@@ -59,7 +59,7 @@ func (w *world) foundPolicy() map[string]any {
 func (o *oracle) checkPolicies(r *v1.Rollout) {
 	w := o.world
 	rule := w.store.live(ruleKey)
-	if rule == nil || r.Status.DestinationRule == nil {
+	if rule == nil || r.Status.DestinationRule == nil || w.ruleDeleted() { // what stood in a rule that people deleted may come back, or not
 		return
 	}
 	var given *istio.TrafficPolicy
