@@ -65,6 +65,8 @@ type Outcome struct {
 	Applied []v1.InventoryEntry
 	// Changed are those of them that were written, as people name them.
 	Changed []string
+	// Disputed says which of them another GitSync applies as well, and otherwise; empty: none that is known.
+	Disputed string
 	// Held are left as they are, for the sake of what a Rollout drives: where they stand, and why.
 	Held []string
 	// Pruned is set once the revision was applied whole.

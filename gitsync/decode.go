@@ -67,6 +67,9 @@ type decoder struct {
 
 func (d *decoder) file(file File) error {
 	if len(file.Content) > MaxFileBytes {
+		if file.Rendered {
+			return fmt.Errorf("%s renders an object of %d bytes: at most %d are allowed", file.Path, len(file.Content), MaxFileBytes)
+		}
 		return fmt.Errorf("%s has %d bytes: at most %d are allowed", file.Path, len(file.Content), MaxFileBytes)
 	}
 	if !document.IsText(file.Content) {

@@ -22,6 +22,9 @@ import (
 // giveUpAfter bounds how long a GitSync's deletion waits for an API server that fails, and for Rollouts that go.
 const giveUpAfter = 3 * time.Minute
 
+// siblingsTurn bounds how long it waits for siblings, which leaves Rollouts the rest.
+const siblingsTurn = giveUpAfter / 2
+
 // pruneError is an error of pruning: the revision itself is applied.
 type pruneError struct{ err error }
 
@@ -36,8 +39,8 @@ func prunesAll(sync *v1.GitSync) bool {
 	return prunes(sync) && !sync.Spec.Suspend && sync.Annotations[v1.DeletionPolicyAnnotation] != v1.DeletionPolicyOrphan
 }
 
-func (r *Reconciler) pruner(sync *v1.GitSync, others []v1.GitSync, applier *Applier) *Pruner {
-	return &Pruner{Client: applier.client, Live: r.Live, Namespace: sync.Namespace, Now: r.Clock.Now(), Elsewhere: elsewhere(others)}
+func (r *Reconciler) pruner(ctx context.Context, sync *v1.GitSync, applier *Applier) *Pruner {
+	return &Pruner{Client: applier.client, Live: r.Live, Namespace: sync.Namespace, Now: r.Clock.Now(), Elsewhere: r.elsewhere(ctx, sync)}
 }
 
 func (r *Reconciler) ensureFinalizer(ctx context.Context, sync *v1.GitSync) error {
@@ -54,8 +57,9 @@ func (r *Reconciler) finalize(ctx context.Context, sync *v1.GitSync) (reconcile.
 		return reconcile.Result{}, nil
 	}
 	if prunesAll(sync) && len(sync.Status.Inventory) > 0 {
-		again, err := r.pruneAll(ctx, sync)
-		late := r.Clock.Since(sync.DeletionTimestamp.Time) > giveUpAfter
+		passed := r.Clock.Since(sync.DeletionTimestamp.Time)
+		late := passed > giveUpAfter
+		again, err := r.pruneAll(ctx, sync, passed < siblingsTurn)
 		switch {
 		case again && !late:
 			return reconcile.Result{RequeueAfter: leavingRequeue}, nil
@@ -75,20 +79,25 @@ func (r *Reconciler) finalize(ctx context.Context, sync *v1.GitSync) (reconcile.
 	return conflictOr(err)
 }
 
-// pruneAll prunes the inventory. again: Rollouts are on their way out. What Rollouts that stay need, and what the service account
+// pruneAll prunes the inventory. again: Rollouts are on their way out or, while there is time, a sibling that may have been made in
+// the GitSync's place has not had its turn yet. What Rollouts that stay need, and what the service account
 // may not delete, stays: that is told and is no error.
-func (r *Reconciler) pruneAll(ctx context.Context, sync *v1.GitSync) (again bool, err error) {
+func (r *Reconciler) pruneAll(ctx context.Context, sync *v1.GitSync, early bool) (again bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.options.ApplyTimeout)
 	defer cancel()
 	applier, err := r.applier(sync)
 	if err != nil {
 		return false, err
 	}
-	others, err := r.others(ctx, sync)
+	neighbours, err := others(ctx, r.Live, sync, client.InNamespace(sync.Namespace))
 	if err != nil {
 		return false, err
 	}
-	done, err := r.pruner(sync, others, applier).Prune(ctx, sync.Status.Inventory)
+	deleted := sync.DeletionTimestamp.Add(time.Second) // it has no fractions
+	if early && r.behind(siblings(sync, neighbours), deleted) != "" {
+		return true, nil
+	}
+	done, err := r.pruner(ctx, sync, applier).Prune(ctx, sync.Status.Inventory)
 	tell := func(reason, prefix string, what []string) {
 		if len(what) > 0 {
 			r.Events.Eventf(sync, nil, corev1.EventTypeNormal, reason, "Prune", "%s", oneLine(prefix+strings.Join(what, "; "), maxNote))

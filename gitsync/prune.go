@@ -28,8 +28,8 @@ type Pruner struct {
 	Client client.Client
 	// Live reads Rollouts and their Services from the API server, with the operator's own rights.
 	Live client.Reader
-	// Elsewhere tells whether another GitSync applies an object as well.
-	Elsewhere func(v1.InventoryEntry) bool
+	// Elsewhere tells whether another GitSync applies an object as well: by a cache, which costs little, or as it is now.
+	Elsewhere func(entry v1.InventoryEntry, now bool) (bool, error)
 	// Namespace of the GitSync: Rollouts of other ones are not named.
 	Namespace string
 	// Now is when the pass began.
@@ -156,25 +156,43 @@ func (p *Pruner) read(ctx context.Context, entry v1.InventoryEntry) (*unstructur
 }
 
 func (p *Pruner) decide(ctx context.Context, entry v1.InventoryEntry, live *unstructured.Unstructured, done *Pruned) error {
-	release := func(why string) { done.Released = append(done.Released, describeEntry(entry)+" ("+why+")") }
 	switch {
 	case entry.Pending && !wasApplied(live):
 		return nil // never came to it: it is somebody else's
 	case live.GetAnnotations()[v1.PruneAnnotation] == v1.PruneDisabled:
-		release("annotated " + v1.PruneAnnotation + ": " + v1.PruneDisabled)
-		return nil
-	case p.Elsewhere != nil && p.Elsewhere(entry):
-		release("another GitSync applies it")
+		done.release(entry, "annotated "+v1.PruneAnnotation+": "+v1.PruneDisabled)
 		return nil
 	}
-	using, err := p.using(ctx, live)
-	if err != nil {
+	if released, err := p.leave(entry, false, done); released || err != nil {
 		return err
 	}
+	using, err := p.using(ctx, live)
+	if err != nil || p.spare(entry, live, using, done) {
+		return err
+	}
+	if released, err := p.leave(entry, true, done); released || err != nil {
+		return err
+	}
+	return p.remove(ctx, entry, live, done)
+}
+
+// leave releases what another GitSync applies.
+func (p *Pruner) leave(entry v1.InventoryEntry, now bool, done *Pruned) (released bool, err error) {
+	if p.Elsewhere == nil {
+		return false, nil
+	}
+	if released, err = p.Elsewhere(entry, now); released {
+		done.release(entry, "another GitSync applies it")
+	}
+	return released, err
+}
+
+// spare releases what a Rollout drives, and keeps what one needs, or what is kept needs.
+func (p *Pruner) spare(entry v1.InventoryEntry, live *unstructured.Unstructured, using []traffic, done *Pruned) bool {
 	for _, t := range using {
 		if IsRouting(live) && mesh.Drives(t.rollout, live.GetKind(), live.GetName()) {
-			release(p.nameOf(t.rollout) + " drives it")
-			return nil
+			done.release(entry, p.nameOf(t.rollout)+" drives it")
+			return true
 		}
 	}
 	for _, t := range using {
@@ -183,19 +201,24 @@ func (p *Pruner) decide(ctx context.Context, entry v1.InventoryEntry, live *unst
 			if workload, ok := newKeptWorkload(live, until); ok {
 				p.kept = append(p.kept, workload)
 			}
-			return nil
+			return true
 		}
 	}
-	if why, until := keepsNeeded(p.kept, live); why != "" {
+	why, until := keepsNeeded(p.kept, live)
+	if why != "" {
 		done.keep(entry, describeEntry(entry)+": "+why, until)
-		return nil
 	}
-	return p.remove(ctx, entry, live, done)
+	return why != ""
 }
 
 // wasApplied tells whether a GitSync has ever written an object.
 func wasApplied(object *unstructured.Unstructured) bool {
 	return slices.ContainsFunc(object.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == FieldManager })
+}
+
+// release notes an object that stays and is the GitSync's no more.
+func (d *Pruned) release(entry v1.InventoryEntry, why string) {
+	d.Released = append(d.Released, describeEntry(entry)+" ("+why+")")
 }
 
 // keep notes an object for later.

@@ -219,6 +219,9 @@ func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembe
 	}
 	applier.announce = func(ctx context.Context, manifests []Manifest) error { return r.announce(ctx, sync, manifests) }
 	outcome, err := applier.Apply(ctx, manifests)
+	if err == nil && len(outcome.Changed) > 0 && known.commit == sync.Status.Revision {
+		outcome.Disputed = r.disputed(ctx, sync, outcome.Changed)
+	}
 	if err != nil || !prunes(sync) {
 		return outcome, err
 	}
@@ -240,12 +243,12 @@ func (r *Reconciler) apply(ctx context.Context, sync *v1.GitSync, known *remembe
 
 // prune takes away what left the repository, unless another GitSync is to have it.
 func (r *Reconciler) prune(ctx context.Context, sync *v1.GitSync, known *remembered, applier *Applier, stale []v1.InventoryEntry) (*Pruned, error) {
-	others, err := r.others(ctx, sync)
+	neighbours, err := others(ctx, r.Live, sync, client.InNamespace(sync.Namespace))
 	if err != nil {
 		return nil, err
 	}
-	due, waiting := r.awaitSiblings(sync, known, others, stale)
-	pruned, err := r.pruner(sync, others, applier).Prune(ctx, due)
+	due, waiting := r.awaitSiblings(sync, known, neighbours, stale)
+	pruned, err := r.pruner(ctx, sync, applier).Prune(ctx, due)
 	pruned.Kept = append(pruned.Kept, waiting.Kept...)
 	pruned.Pending = append(pruned.Pending, waiting.Pending...)
 	return &pruned, err
@@ -367,7 +370,12 @@ func (r *Reconciler) tell(ctx context.Context, sync *v1.GitSync, before v1.GitSy
 	case transition(before, done):
 		emit(corev1.EventTypeWarning, done.reason, ready.Message)
 	case done.applied() && len(done.outcome.Changed) > 0 && before.ObservedGeneration == sync.Generation:
-		emit(corev1.EventTypeNormal, "DriftCorrected", fmt.Sprintf("Put back as in revision %.7s: %s", done.commit, strings.Join(done.outcome.Changed, ", ")))
+		note := fmt.Sprintf("Put back as in revision %.7s: %s", done.commit, strings.Join(done.outcome.Changed, ", "))
+		if disputed := done.outcome.Disputed; disputed != "" {
+			emit(corev1.EventTypeWarning, "DriftCorrected", disputed+". "+note)
+			break
+		}
+		emit(corev1.EventTypeNormal, "DriftCorrected", note)
 	}
 }
 

@@ -3,7 +3,9 @@ package gitsync
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	once "sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -12,23 +14,35 @@ import (
 	v1 "sluice.dev/sluice/api/v1"
 )
 
-// others lists the other GitSyncs as they are now: what one has just come to apply, a cache may not know of yet.
-func (r *Reconciler) others(ctx context.Context, sync *v1.GitSync) ([]v1.GitSync, error) {
+// others lists the other GitSyncs. What one has just come to apply, a cache may not know of yet.
+func others(ctx context.Context, from client.Reader, sync *v1.GitSync, options ...client.ListOption) ([]v1.GitSync, error) {
 	syncs := &v1.GitSyncList{}
-	if err := r.Live.List(ctx, syncs); err != nil {
+	if err := from.List(ctx, syncs, options...); err != nil {
 		return nil, fmt.Errorf("list GitSyncs: %w", err)
 	}
-	var others []v1.GitSync
-	for _, other := range syncs.Items {
-		if other.UID != sync.UID {
-			others = append(others, other)
-		}
-	}
-	return others, nil
+	return slices.DeleteFunc(syncs.Items, func(other v1.GitSync) bool { return other.UID == sync.UID }), nil
 }
 
-// elsewhere tells which objects other GitSyncs apply.
-func elsewhere(others []v1.GitSync) func(v1.InventoryEntry) bool {
+// elsewhere tells which objects the GitSyncs of all namespaces apply beside one. They are read when the first is asked for.
+func (r *Reconciler) elsewhere(ctx context.Context, sync *v1.GitSync) func(entry v1.InventoryEntry, now bool) (bool, error) {
+	applied := func(from client.Reader) func() (map[string]bool, error) {
+		return once.OnceValues(func() (map[string]bool, error) {
+			all, err := others(ctx, from, sync)
+			return appliedBy(all), err
+		})
+	}
+	cached, live := applied(r.Client), applied(r.Live)
+	return func(entry v1.InventoryEntry, now bool) (bool, error) {
+		read := cached
+		if now {
+			read = live
+		}
+		all, err := read()
+		return all[entryKey(entry)], err
+	}
+}
+
+func appliedBy(others []v1.GitSync) map[string]bool {
 	applied := map[string]bool{}
 	for i := range others {
 		if others[i].DeletionTimestamp != nil && prunesAll(&others[i]) {
@@ -38,7 +52,23 @@ func elsewhere(others []v1.GitSync) func(v1.InventoryEntry) bool {
 			applied[entryKey(entry)] = true
 		}
 	}
-	return func(entry v1.InventoryEntry) bool { return applied[entryKey(entry)] }
+	return applied
+}
+
+// disputed tells which of the objects that had to be put back another GitSync applies as well, which has them flap for ever.
+func (r *Reconciler) disputed(ctx context.Context, sync *v1.GitSync, changed []string) string {
+	all, err := others(ctx, r.Client, sync)
+	if err != nil {
+		return "" // if it flaps, the next pass tells
+	}
+	for i := range all {
+		for _, entry := range all[i].Status.Inventory {
+			if name := describeEntry(entry); !entry.Pending && slices.Contains(changed, name) {
+				return fmt.Sprintf("GitSync %s/%s applies %s as well, and otherwise: leave it out of one of the two", all[i].Namespace, all[i].Name, name)
+			}
+		}
+	}
+	return ""
 }
 
 // siblings are the GitSyncs of the same namespace that follow the same ref of the same repository: a commit may move an object
@@ -61,6 +91,16 @@ func follows(spec *v1.GitSyncSpec) string {
 	}
 	address := strings.TrimSuffix(strings.TrimSuffix(source.URL.String(), "/"), ".git")
 	return fmt.Sprintf("%s %+v", address, source.Ref)
+}
+
+// behind names a GitSync that has not gone through a pass that began after since; empty: all have.
+func (r *Reconciler) behind(names []types.NamespacedName, since time.Time) string {
+	for _, name := range names {
+		if !r.recall.passedSince(name, since) {
+			return name.Name
+		}
+	}
+	return ""
 }
 
 // leftAt remembers since when which objects are not in the repository any more, by their keys.
@@ -86,13 +126,7 @@ func (r *Reconciler) awaitSiblings(sync *v1.GitSync, known *remembered, others [
 	known.left = known.left.note(stale, r.Clock.Now())
 	names := siblings(sync, others)
 	for _, entry := range stale {
-		behind := ""
-		for _, name := range names {
-			if !r.recall.passedSince(name, known.left[entryKey(entry)]) {
-				behind = name.Name
-				break
-			}
-		}
+		behind := r.behind(names, known.left[entryKey(entry)])
 		if behind == "" {
 			due = append(due, entry)
 			continue

@@ -11,6 +11,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -156,5 +157,52 @@ func TestPruneWaitsForWhatPodsNeed(t *testing.T) {
 	w.prunedAll()
 	if !w.configMapGone("config-1") || !w.gone(&appsv1.Deployment{}, "reviews-v1") {
 		t.Error("want both gone")
+	}
+}
+
+// Two GitSyncs that want the same object otherwise put it back in turns: both tell of the other.
+func TestDisputed(t *testing.T) {
+	w := newWorld(t)
+	w.allow("default", "*")
+	w.followed(w.push("deploy/a.yaml", configMap("a", "1"), "other/a.yaml", configMap("a", "2")))
+	other := clone(w.get(), "other")
+	other.Spec.Path = "other"
+	w.must(admin.Create(t.Context(), other))
+	told := func(by, of string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			list := &eventsv1.EventList{}
+			w.must(admin.List(ctx, list, client.InNamespace(w.namespace)))
+			want := fmt.Sprintf("GitSync %s/%s applies ConfigMap %s/a as well", w.namespace, of, w.namespace)
+			for _, event := range list.Items {
+				if event.Regarding.Name == by && event.Type == corev1.EventTypeWarning && strings.Contains(event.Note, want) {
+					return nil
+				}
+			}
+			return fmt.Errorf("no event %q", want)
+		}
+	}
+	w.eventually("the first to tell of the second", told("sync", "other"))
+	w.eventually("the second to tell of the first", told("other", "sync"))
+}
+
+// A GitSync that is made in another one's place takes over what that one applied, whichever is worked on first.
+func TestRenamedGitSync(t *testing.T) {
+	w := newWorld(t)
+	w.allow("default", "*")
+	commit := w.push("deploy/a.yaml", configMap("a", "1"))
+	w.followed(commit)
+	before, err := w.configMap("a")
+	w.must(err)
+	old, renamed := w.get(), clone(w.get(), "renamed")
+	w.must(admin.Create(t.Context(), renamed))
+	w.must(admin.Delete(t.Context(), old))
+	w.eventually("the one to go and the other to have it all", func(ctx context.Context) error {
+		if err := admin.Get(ctx, client.ObjectKeyFromObject(renamed), renamed); err != nil || renamed.Status.Revision != commit || !w.gone(&v1.GitSync{}, "sync") {
+			return fmt.Errorf("%+v, %w", renamed.Status, err)
+		}
+		return nil
+	})
+	if after, err := w.configMap("a"); err != nil || after.UID != before.UID {
+		t.Errorf("it was deleted in between: %v, %v", after.ObjectMeta, err)
 	}
 }
