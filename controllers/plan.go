@@ -83,6 +83,7 @@ func (c *convergence) makePlan(now time.Time) plan {
 		p.changes = slices.Concat(rule, routes)
 	}
 	p.judgeContests()
+	p.planLeaving()
 	return p.plan
 }
 
@@ -226,6 +227,27 @@ func (p *planner) planRoutes() []change {
 		return slices.Concat(ends, own, begins)
 	}
 	return slices.Concat(own, ends, begins)
+}
+
+// planLeaving deletes, at rest, the VirtualServices of Sluice's making that the spec names no more, the propagation delay after
+// everything else was found in place: what serves instead is known to the mesh by then.
+func (p *planner) planLeaving() {
+	status := &p.rollout.Status
+	busy := status.Run != nil || !allStable(status.Traffic) || len(p.changes) > 0 || p.carrying || p.wait > 0 || p.problem != nil
+	for _, vs := range status.VirtualServices {
+		found := find(p.sight.virtualServices, vs.Name)
+		if found == nil || !mesh.Leaves(p.rollout, vs) {
+			continue
+		}
+		stays := busy || mesh.Stays(p.rollout, vs, p.sight.virtualServices) != ""
+		switch rest, goes := p.notes.untilReleased(kindVirtualService.Kind+"/"+vs.Name, stays, p.delay, p.now); {
+		case goes && rest > 0:
+			p.waitFor(rest)
+		case goes:
+			p.carrying = true
+			p.changes = append(p.changes, change{kind: kindVirtualService, name: vs.Name, found: found, carries: true})
+		}
+	}
 }
 
 // planRoute renders one VirtualService, unless it names a subset that the mesh may not know yet.

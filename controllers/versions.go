@@ -272,6 +272,12 @@ func (s *sight) unready() bool {
 	return len(s.endpoints) > 0 && !slices.ContainsFunc(s.endpoints, func(e endpoint) bool { return e.ready })
 }
 
+// alone tells whether all ready endpoints of the host are stable's.
+func (s *sight) alone(rollout *v1.Rollout) bool {
+	t := rollout.Status.Traffic
+	return t != nil && t.Stable.Host == "" && len(t.Stable.Labels) > 0 && s.readyEndpoints(t.Stable.Labels) == s.readyEndpoints(nil)
+}
+
 // noteOverlaps finds versions that select the same pods: the same workload, or labels all of which another one has.
 func noteOverlaps(versions map[string]pipeline.Version) {
 	names := slices.Sorted(maps.Keys(versions))

@@ -26,6 +26,8 @@ const (
 	ConditionStalled     = "Stalled"
 	ConditionUnreleased  = "Unreleased"
 	ConditionContended   = "Contended"
+	// ConditionCommandIgnored is True while an annotation asks for what Sluice does not do.
+	ConditionCommandIgnored = "CommandIgnored"
 )
 
 // Reasons of Waiting.
@@ -82,6 +84,9 @@ const (
 
 // ReasonRestored is the reason of the event that tells of what somebody else wrote and Sluice put back.
 const ReasonRestored = "Restored"
+
+// ReasonNotSupported is why a command is ignored.
+const ReasonNotSupported = "NotSupported"
 
 // SetPhase writes phase, reason and message, and the three conditions that follow from the phase.
 // The conditions' transition times are set to now only where their status changes.

@@ -26,7 +26,8 @@ const (
 	CommandAnnotation = "sluice.dev/command"
 	// ReconcileAnnotation set to "disabled" detaches a Rollout: no mesh write at all.
 	ReconcileAnnotation = "sluice.dev/reconcile"
-	// DeletionPolicyAnnotation set to "Delete" removes, with the Rollout, the mesh objects that Sluice made.
+	// DeletionPolicyAnnotation set to "Delete" removes, with the Rollout, the mesh objects that Sluice made. Set to "Orphan" it keeps
+	// them also when spec.virtualServices names them no more.
 	DeletionPolicyAnnotation = "sluice.dev/deletion-policy"
 	// PruneAnnotation set to "disabled" on any object keeps it when it leaves its GitSync's repository.
 	PruneAnnotation = "sluice.dev/prune"
@@ -34,7 +35,7 @@ const (
 	ReconcileDisabled    = "disabled"
 	DeletionPolicyDelete = "Delete"
 	PruneDisabled        = "disabled"
-	// DeletionPolicyOrphan keeps, when a GitSync is deleted, all that it applied.
+	// DeletionPolicyOrphan keeps what Sluice made; of a GitSync that is deleted, all that it applied.
 	DeletionPolicyOrphan = "Orphan"
 	// GitSyncFinalizer keeps a GitSync until what it applied is pruned.
 	GitSyncFinalizer = "sluice.dev/gitsync"

@@ -132,6 +132,13 @@ type ManagedRoute struct {
 	// Weighted is true when the found destination had a weight field.
 	// +optional
 	Weighted bool `json:"weighted,omitempty"`
+	// Namesakes is how many more routes of its name were found, which are left alone.
+	// +optional
+	Namesakes int32 `json:"namesakes,omitempty"`
+	// Leaving is true for a route that the spec names no more and that was found without a subset: it is put back to that, and then
+	// taken out of this list.
+	// +optional
+	Leaving bool `json:"leaving,omitempty"`
 	// SavedMirror is the JSON of the route's own `mirror` (with its percentage fields), which Istio refuses beside the `mirrors` that Sluice needs.
 	// +optional
 	SavedMirror string `json:"savedMirror,omitempty"`

@@ -41,7 +41,9 @@ func (s *surveyor) checkBindings(all []*unstructured.Unstructured) {
 func (s *surveyor) managedNames() []string {
 	var names []string
 	for _, vs := range s.rollout.Status.VirtualServices {
-		names = append(names, vs.Name)
+		if _, named := s.rollout.Manages(vs.Name); named || vs.Created || s.inMidRun() {
+			names = append(names, vs.Name)
+		}
 	}
 	if s.inMidRun() {
 		return names
@@ -107,4 +109,27 @@ func gatewaysOf(vs *unstructured.Unstructured, namespace string) []string {
 		gateways[i] = gatewayKey(gateways[i], namespace)
 	}
 	return gateways
+}
+
+// servedGateways are those by which requests reach a VirtualService; nil for a delegate, which does not tell.
+func servedGateways(vs *unstructured.Unstructured, namespace string) []string {
+	if len(boundHosts(vs, namespace)) == 0 {
+		return nil
+	}
+	return gatewaysOf(vs, namespace)
+}
+
+// here is what of a match is for requests by the VirtualService's gateways. A block that names others is about another VirtualService
+// of the host, and no reason why the step could not be written.
+func (c *copier) here(match v1.HTTPMatches) v1.HTTPMatches {
+	var here v1.HTTPMatches
+	for _, block := range match {
+		serves := func(gateway string) bool {
+			return slices.Contains(c.gateways, gatewayKey(gateway, c.rollout.Namespace))
+		}
+		if c.gateways == nil || len(block.Gateways) == 0 || slices.ContainsFunc(block.Gateways, serves) {
+			here = append(here, block)
+		}
+	}
+	return here
 }

@@ -30,6 +30,8 @@ type copier struct {
 	place, of int
 	// route as the traffic wants it, and plain as it is outside of runs.
 	route, plain object
+	// gateways of the VirtualService; nil for a delegate, whose requests may come by any.
+	gateways []string
 	// asked notes the kinds that the traffic asks for.
 	asked map[string]bool
 }
@@ -89,8 +91,12 @@ func (c *copier) trafficCopies() (copies []any, problem *Problem) {
 // insert gives a base, a form of the route, a copy's name and the AND of a match and the route's; none when no request can meet
 // both. No match: all that the route gets.
 func (c *copier) insert(kind string, match v1.HTTPMatches, base object) ([]any, *Problem) {
+	here := c.here(match)
+	if len(here) == 0 && len(match) > 0 {
+		return nil, nil
+	}
 	c.asked[kind] = true
-	return c.narrowed(copyName(kind, c.rollout.Name, c.place), match, base)
+	return c.narrowed(copyName(kind, c.rollout.Name, c.place), here, base)
 }
 
 func (c *copier) narrowed(name string, match v1.HTTPMatches, base object) ([]any, *Problem) {
@@ -109,13 +115,17 @@ func (c *copier) narrowed(name string, match v1.HTTPMatches, base object) ([]any
 
 // unchanged are the copies of a fault that leaves the traffic as it is: of each other copy, and then of the route itself.
 func (c *copier) unchanged(fault *v1.FaultInjection, others []any) (faults []any, problem *Problem) {
+	here := c.here(fault.Match)
+	if len(here) == 0 && len(fault.Match) > 0 {
+		return nil, nil
+	}
 	c.asked[kindFault] = true
 	for i, base := range append(slices.Clone(others), c.route) {
 		place := c.place // of the route's own; those of its copies are told apart from all routes'
 		if i < len(others) {
 			place += (i + 1) * c.of
 		}
-		made, problem := c.narrowed(copyName(kindFault, c.rollout.Name, place), fault.Match, asObject(base))
+		made, problem := c.narrowed(copyName(kindFault, c.rollout.Name, place), here, asObject(base))
 		if problem != nil {
 			return nil, problem
 		}

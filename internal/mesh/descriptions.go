@@ -92,7 +92,7 @@ func (s *surveyor) checkTaken(found *unstructured.Unstructured) {
 	}
 }
 
-// checkShared: no other VirtualService binds one of their hosts on one of their gateways.
+// checkShared: no other VirtualService binds one of their hosts on one of their gateways, except until it goes.
 func (s *surveyor) checkShared(made map[string]*unstructured.Unstructured, all []*unstructured.Unstructured) {
 	names := sortedKeys(keysOf(made))
 	for i, name := range names {
@@ -101,7 +101,7 @@ func (s *surveyor) checkShared(made map[string]*unstructured.Unstructured, all [
 			others = append(others, made[later])
 		}
 		for _, vs := range all {
-			if made[vs.GetName()] == nil {
+			if made[vs.GetName()] == nil && !s.leaves(vs.GetName()) {
 				others = append(others, vs)
 			}
 		}

@@ -116,6 +116,9 @@ func (d driver) rebaseRoutes(out *unstructured.Unstructured) (*unstructured.Unst
 	if problem := d.takenAway(managed, out); problem != nil {
 		return nil, problem
 	}
+	if problem := d.moreNamesakes(managed, out); problem != nil {
+		return nil, problem
+	}
 	switch {
 	case d.found == nil:
 		// Routes that were gone before stay so: the Rollout says what it misses.
@@ -155,7 +158,7 @@ func (d driver) carryRoutes(managed *v1.ManagedVirtualService, out *unstructured
 			continue // gone before: the Rollout says that it misses it
 		}
 		route := asObject(list[at])
-		from := indexOfRoute(found, driven.Key)
+		from := d.standing(found, driven.Key)
 		if from < 0 {
 			renderRoute(stable, driven, route) // it is back
 			continue

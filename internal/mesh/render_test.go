@@ -86,7 +86,9 @@ func TestVirtualService(t *testing.T) {
 			[]string{"primary -> reviews/v1 100"},
 		},
 		"only the first of a name is driven": {
-			"CANARY weight: 50", primaryRoute + ", " + primaryRoute, primary, []string{"primary -> reviews/v1 50, reviews/v3 50", "primary -> reviews/v1"},
+			"CANARY weight: 50", primaryRoute + ", " + primaryRoute,
+			v1.ManagedVirtualService{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "primary", Subset: "v1", Namesakes: 1}}},
+			[]string{"primary -> reviews/v1 50, reviews/v3 50", "primary -> reviews/v1"},
 		},
 		"copies of Rollouts with longer and shorter names stay": {
 			"CANARY weight: 1",

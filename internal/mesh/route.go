@@ -28,6 +28,8 @@ func VirtualService(r *v1.Rollout, managed v1.ManagedVirtualService, found *unst
 	var out *unstructured.Unstructured
 	var problem *Problem
 	switch {
+	case found == nil && Leaves(r, managed):
+		return nil, nil
 	case managed.Template != "":
 		out, problem = renderDescribed(r, managed, found)
 	case managed.Created:
@@ -96,21 +98,23 @@ func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unst
 	}
 	list := withoutCopies(driven.of(vs), r.Name)
 	var gone []string
-	asked, made := map[string]bool{}, map[string]bool{}
+	asked, made, gateways := map[string]bool{}, map[string]bool{}, servedGateways(vs, r.Namespace)
+	var problem *Problem
 	for i, managed := range routes {
 		at := indexOfRoute(list, managed.Key)
 		if at < 0 {
 			gone = append(gone, managed.Key)
 			continue
 		}
-		route := asObject(list[at])
-		plain := plainRoute(r, managed, clone(route))
-		renderRoute(r, managed, route)
-		followFaults(r, list[:at], route)
-		c := copier{rollout: r, managed: managed, place: i, of: len(routes), route: route, plain: plain, asked: asked}
-		inserts, problem := c.ownCopies() // none but for HTTP: nothing else has matches
-		if problem != nil {
-			return nil, problem
+		if p := namesakeProblem(vs.GetName(), managed, list); p != nil {
+			problem = p
+			renderNamesakes(r, managed, list)
+			continue
+		}
+		c := copier{rollout: r, managed: managed, place: i, of: len(routes), gateways: gateways, asked: asked}
+		inserts, conflict := c.renderAt(list, at)
+		if conflict != nil {
+			return nil, conflict
 		}
 		for _, c := range inserts {
 			kind, _ := inserted(asObject(c))
@@ -120,8 +124,10 @@ func renderRoutes(r *v1.Rollout, routes []v1.ManagedRoute, vs *unstructured.Unst
 	}
 	driven.set(vs, list)
 	if len(gone) > 0 {
-		problem := &Problem{v1.ReasonRouteNotFound, fmt.Sprintf(
+		problem = &Problem{v1.ReasonRouteNotFound, fmt.Sprintf(
 			"VirtualService %s has no route %s any more: bring it back", vs.GetName(), strings.Join(gone, ", "))}
+	}
+	if problem != nil {
 		if r.Status.Traffic.Canary == nil {
 			return vs, problem
 		}
@@ -195,6 +201,24 @@ func renderRoute(r *v1.Rollout, managed v1.ManagedRoute, route object) {
 	if drivenList(r) == httpList {
 		renderMirrors(r, managed, route, base)
 	}
+}
+
+// renderAt puts the route at a place of a list into its state, and returns the copies that are to stand before it.
+func (c *copier) renderAt(list []any, at int) ([]any, *Problem) {
+	route := asObject(list[at])
+	if c.managed.Leaving {
+		renderRoute(letGo(c.rollout), c.managed, route)
+		return nil, nil
+	}
+	c.route, c.plain = route, plainRoute(c.rollout, c.managed, clone(route))
+	renderRoute(c.rollout, c.managed, route)
+	followFaults(c.rollout, list[:at], route)
+	return c.ownCopies() // none but for HTTP: nothing else has matches
+}
+
+// letGo is a Rollout that sends to its host, and to no version of it.
+func letGo(r *v1.Rollout) *v1.Rollout {
+	return &v1.Rollout{ObjectMeta: r.ObjectMeta, Spec: r.Spec, Status: v1.RolloutStatus{Traffic: &v1.Traffic{}}}
 }
 
 // plainRoute is the route as it is outside of runs: what copies are made of.

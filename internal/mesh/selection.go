@@ -67,6 +67,17 @@ func (s *surveyor) fits(c candidate) bool {
 	return false
 }
 
+// skipPinned notes a route that is not managed and yet names a subset of the host: it is led nowhere else when that leaves.
+func (s *surveyor) skipPinned(c candidate) {
+	for _, d := range objects(c.route["route"]) {
+		subset := text(child(d, "destination"), "subset")
+		if subset != "" && hostOf(d, s.rollout.Namespace) == s.host && !s.leaves(c.vs) {
+			s.skip(c, fmt.Sprintf("pins subset %s, and spec.virtualServices does not name it", subset))
+			return
+		}
+	}
+}
+
 func (s *surveyor) skip(c candidate, why string) {
 	s.found.SkippedRoutes = append(s.found.SkippedRoutes, fmt.Sprintf("%s/%s: %s", c.vs, c.key, why))
 }
@@ -162,9 +173,8 @@ func (s *surveyor) checkSelection(all []*unstructured.Unstructured) {
 			s.taken(found(name))
 		}
 	}
-	none := len(s.routing)+len(s.rollout.Status.VirtualServices)+len(s.found.Described) == 0
 	switch {
-	case none && len(entries) < 2:
+	case s.makesFirst() && len(entries) < 2:
 		s.checkShadow(all)
 		s.checkCreation(found)
 		return
@@ -172,6 +182,13 @@ func (s *surveyor) checkSelection(all []*unstructured.Unstructured) {
 		s.fail(v1.ReasonVirtualServiceNotFound, "%s", s.describeMissing(missing))
 	}
 	s.checkSelectors()
+}
+
+// makesFirst tells whether nothing routes to the host, or is to, but what leaves.
+func (s *surveyor) makesFirst() bool {
+	remains := func(name string) bool { return !s.leaves(name) }
+	driven := slices.ContainsFunc(s.rollout.Status.VirtualServices, func(vs v1.ManagedVirtualService) bool { return remains(vs.Name) })
+	return !driven && len(s.found.Described) == 0 && !slices.ContainsFunc(s.routing, remains)
 }
 
 func (s *surveyor) describeMissing(missing []string) string {

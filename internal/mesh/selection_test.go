@@ -27,7 +27,7 @@ spec:
 func TestSelectors(t *testing.T) {
 	split := v1.ManagedRoute{Key: "split", Subset: "v1", Weighted: true}
 	onPort := v1.ManagedRoute{Key: "#b5f83543", Subset: "v1"}
-	api := v1.ManagedRoute{Key: "api.v2", Subset: "v2"}
+	api := v1.ManagedRoute{Key: "api.v2", Subset: "v2", Namesakes: 1}
 	primary := v1.ManagedRoute{Key: "primary", Subset: "v1"}
 	for name, tc := range map[string]struct {
 		entries         string // of spec.virtualServices

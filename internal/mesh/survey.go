@@ -30,6 +30,12 @@ type Surveyed struct {
 	SplitRoutes bool
 	// PinnedSubsets are named by routes or mirrors that the Rollout does not drive, in order of their names.
 	PinnedSubsets []string
+	// Leaving are the driven VirtualServices of Sluice's making that the spec names no more, with the reason for which one has to stay,
+	// empty: none. Left are those that are not there any more.
+	Leaving map[string]string
+	Left    []string
+	// Dropped are the driven routes of adopted VirtualServices that the spec names no more, as "VirtualService/key".
+	Dropped []string
 	// Problem forbids driving the host.
 	Problem *Problem
 }
@@ -45,6 +51,7 @@ func Survey(r *v1.Rollout, virtualServices, destinationRules []*unstructured.Uns
 		s.virtualService(vs)
 	}
 	s.checkDescribed(services)
+	s.noteLeaving(services)
 	s.checkSelection(services)
 	s.checkBindings(services)
 	s.found.PinnedSubsets = pinnedSubsets(r, services)
@@ -109,8 +116,14 @@ func (s *surveyor) virtualService(vs *unstructured.Unstructured) {
 		c.chosen, c.hidden = s.pick(selectors, c), seen[c.key]
 		seen[c.key] = true
 		routesHere = routesHere || c.own > 0
-		if wanted && (c.own > 0 || c.chosen) && s.fits(c) {
-			managed.Routes = append(managed.Routes, c.managed(s.rollout))
+		s.noteDropped(c, wanted)
+		switch {
+		case !wanted:
+			s.skipPinned(c)
+		case (c.own > 0 || c.chosen) && s.fits(c):
+			route := c.managed(s.rollout)
+			route.Namesakes = int32(max(0, namesakes(s.list.of(vs), c.key)-1))
+			managed.Routes = append(managed.Routes, route)
 		}
 	}
 	if routesHere {

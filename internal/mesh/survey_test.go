@@ -53,6 +53,7 @@ spec: {hosts: [ratings], http: [{route: [{destination: {host: ratings}}]}]}`
 
 func TestSurvey(t *testing.T) {
 	primary := []v1.ManagedVirtualService{{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "primary", Subset: "v1"}}}}
+	twin := []v1.ManagedVirtualService{{Name: "reviews", Routes: []v1.ManagedRoute{{Key: "primary", Subset: "v1", Namesakes: 1}}}}
 	for name, tc := range map[string]struct {
 		spec            string // more of the Rollout's spec
 		services, rules string
@@ -88,7 +89,7 @@ spec:
   - {name: primary, route: [{destination: {host: reviews, subset: v1}}]}
   - {name: primary, route: [{destination: {host: reviews, subset: v2}}]}`,
 			want: Surveyed{
-				VirtualServices: primary, SplitRoutes: true, SkippedRoutes: []string{
+				VirtualServices: twin, SplitRoutes: true, SkippedRoutes: []string{
 					"reviews/mixed: has destinations on several hosts", "reviews/split: splits already",
 					"reviews/primary: another route of this name or match comes before it",
 				},

@@ -26,7 +26,7 @@ func (d *draft) undescribed(found, driven v1.ManagedVirtualService) []string {
 	return skipped
 }
 
-// withDescribed adds to a managed set what the spec describes. Routes that are listed and described no more stay listed until the
+// withDescribed adds to a managed set what the spec describes, and what leaves and is still driven. Routes that are listed and described no more stay listed until the
 // mesh is known to be without them.
 func (d *draft) withDescribed(managed []v1.ManagedVirtualService) []v1.ManagedVirtualService {
 	for _, described := range d.in.Mesh.Described {
@@ -40,6 +40,11 @@ func (d *draft) withDescribed(managed []v1.ManagedVirtualService) []v1.ManagedVi
 		}
 		managed = append(managed, now)
 	}
+	for _, vs := range d.status.VirtualServices {
+		if _, there := managedByName(managed, vs.Name); d.leaves(vs) && !there {
+			managed = append(managed, vs)
+		}
+	}
 	slices.SortFunc(managed, func(a, b v1.ManagedVirtualService) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
 	return managed
 }
@@ -48,7 +53,7 @@ func (d *draft) withDescribed(managed []v1.ManagedVirtualService) []v1.ManagedVi
 func (d *draft) describedStands() bool {
 	count := 0
 	for _, vs := range d.status.VirtualServices {
-		if vs.Template == "" {
+		if vs.Template == "" || d.leaves(vs) {
 			continue
 		}
 		if now, described := managedByName(d.in.Mesh.Described, vs.Name); !described || now.Template != vs.Template {
@@ -59,16 +64,16 @@ func (d *draft) describedStands() bool {
 	return count == len(d.in.Mesh.Described)
 }
 
-// redescribe takes, at rest, what spec.virtualServices describes now. One that it describes no more is from then on like one that
-// people made: managed as it is found, or not at all.
+// redescribe takes, at rest, what spec.virtualServices describes now, or what is driven in the place of all that leaves. One that it
+// describes no more and still names is from then on like one that people made: managed as it is found.
 func (d *draft) redescribe() bool {
-	if d.in.Mesh.SurveyProblem != nil || d.describedStands() {
+	if d.in.Mesh.SurveyProblem != nil || (d.describedStands() && !d.unreplaced()) {
 		return false
 	}
 	selected := d.selectRoutes().managed
 	var managed []v1.ManagedVirtualService
 	for _, vs := range d.status.VirtualServices {
-		if vs.Template == "" && !d.describes(vs.Name) {
+		if (vs.Template == "" || d.leaves(vs)) && !d.describes(vs.Name) {
 			managed = append(managed, vs)
 		}
 	}
@@ -77,10 +82,7 @@ func (d *draft) redescribe() bool {
 			managed = append(managed, vs)
 		}
 	}
-	if len(managed) == 0 {
-		managed = []v1.ManagedVirtualService{{Name: d.createdName(), Created: true}}
-	}
-	d.status.VirtualServices = managed
+	d.status.VirtualServices = d.orMade(managed)
 	d.in.Written = nil // what was known is of the mesh without these
 	return true
 }

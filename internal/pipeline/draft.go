@@ -44,6 +44,7 @@ func (d *draft) finish() Decision {
 	d.refreshSubsets()
 	d.watchBreaker()
 	d.setCondition(v1.ConditionContended, v1.ReasonContended, d.in.Contended)
+	d.noteCommand()
 	d.trim()
 	out := Decision{
 		Status: d.status, Events: d.events, Watch: d.watch, Rollback: d.rollback,
@@ -244,6 +245,21 @@ func (d *draft) setUnreleased(on bool) {
 		message = fmt.Sprintf("the pod template of %s changed without a change of spec.version: it was not gated", d.status.Stable)
 	}
 	d.setCondition(v1.ConditionUnreleased, v1.ReasonWorkloadChanged, message)
+}
+
+// noteCommand tells of a command, once: nothing is done for it.
+func (d *draft) noteCommand() {
+	const shown = 60
+	message := ""
+	if command := d.rollout.Annotations[v1.CommandAnnotation]; command != "" {
+		message = fmt.Sprintf("annotation %s: %.*q has no effect, since commands to Rollouts are not supported; spec.version and spec.suspend steer a "+
+			"Rollout, and annotation %s: %s leaves the mesh to a person", v1.CommandAnnotation, shown, command, v1.ReconcileAnnotation, v1.ReconcileDisabled)
+	}
+	before := meta.FindStatusCondition(d.status.Conditions, v1.ConditionCommandIgnored)
+	if message != "" && (before == nil || before.Message != message) {
+		d.event(true, v1.ConditionCommandIgnored, "%s", message)
+	}
+	d.setCondition(v1.ConditionCommandIgnored, v1.ReasonNotSupported, message)
 }
 
 // setCondition keeps a condition only while there is a message.

@@ -78,10 +78,10 @@ func (d *draft) goingBack(plan []stage) *cause {
 	case version != run.To:
 		return &cause{reason: v1.ReasonVersionChanged, message: fmt.Sprintf("spec.version changed from %s to %s", run.To, version)}
 	case d.changedWorkload(canary):
-		return &cause{reason: v1.ReasonWorkloadChanged, message: fmt.Sprintf("the pod template of %s changed", run.To)}
+		return d.workloadCause()
 	case !d.planStands(plan):
 		return &cause{reason: v1.ReasonPlanChanged, message: "the traffic of a step that was taken, or the canary's labels or trafficPolicy, changed"}
-	case !d.describedStands():
+	case !d.describedStands() || d.goes() != "":
 		return &cause{reason: v1.ReasonPlanChanged, message: "what spec.virtualServices describes changed"}
 	case d.status.Step == nil:
 		if c := d.tripped(plan); c != nil {
@@ -107,6 +107,17 @@ func (d *draft) goingBack(plan []stage) *cause {
 
 func (d *draft) changedWorkload(canary Version) bool {
 	return canary.Revision != "" && d.status.Run.Revision != "" && canary.Revision != d.status.Run.Revision
+}
+
+// workloadCause tells a canary whose pod template changed from one whose workload is now the one that ran stable.
+func (d *draft) workloadCause() *cause {
+	run := d.status.Run
+	if d.in.Versions[run.From].Workload == d.in.Versions[run.To].Workload {
+		if p := d.overlap(run.To); p != nil {
+			return &cause{reason: p.Reason, message: p.Message}
+		}
+	}
+	return &cause{reason: v1.ReasonWorkloadChanged, message: fmt.Sprintf("the pod template of %s changed", run.To)}
 }
 
 // planStands tells whether the steps taken so far, the current one included, still ask for the traffic that was committed.
@@ -274,9 +285,9 @@ func (d *draft) announceReturn(c cause, run *v1.Run, step *v1.StepStatus) {
 		d.status.LastFailure = &failure
 		d.setPhase(v1.PhaseRolledBack, c.reason, message)
 		d.event(true, c.reason, "%s; %s is rejected", message, run.To)
-	case c.reason == v1.ReasonReverted:
+	case c.reason == v1.ReasonReverted, c.reason == v1.ReasonVersionsOverlap:
 		d.setPhase(v1.PhaseProgressing, c.reason, message)
-		d.event(false, c.reason, "%s", message)
+		d.event(c.reason != v1.ReasonReverted, c.reason, "%s", message)
 	default:
 		d.setPhase(v1.PhaseProgressing, c.reason, message+"; a new run follows")
 		d.event(false, c.reason, "%s; a new run follows", message)

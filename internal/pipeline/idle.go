@@ -24,8 +24,9 @@ func (d *draft) idle() {
 	if version == d.status.Stable {
 		d.status.Rejected = nil
 	}
+	d.forgetLeft()
 	d.forgetRoutes()
-	if d.redescribe() || d.reselect() {
+	if released := d.letGo(); d.redescribe() || released || d.reselect() {
 		d.in.Mesh.WriteProblem = nil // it was of what is driven no more
 	}
 	d.noteSkipped()
@@ -139,6 +140,8 @@ func (d *draft) leave() {
 	case d.in.Written == nil:
 		// A run starts from a mesh that is as status says.
 		d.awaitWrite(fmt.Sprintf("%s is asked for, the mesh is being brought to %s", version, d.status.Stable))
+	case d.goes() != "":
+		d.awaitWrite(fmt.Sprintf("%s is asked for, VirtualService %s, which spec.virtualServices names no more, is being deleted", version, d.goes()))
 	default:
 		d.startRun(version)
 	}

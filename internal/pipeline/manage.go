@@ -54,7 +54,7 @@ func (d *draft) selectRoutes() selection {
 		s.managed = append(s.managed, vs)
 	}
 	s.managed = d.withDescribed(s.managed)
-	s.skipped = boundSkipped(slices.Concat(pins, d.in.Mesh.SkippedRoutes))
+	s.skipped = boundSkipped(slices.Concat(d.kept(), pins, d.in.Mesh.SkippedRoutes))
 	return s
 }
 
@@ -96,7 +96,7 @@ func pinOf(route v1.ManagedRoute) string {
 func sameForm(route v1.ManagedRoute, before v1.ManagedVirtualService) v1.ManagedRoute {
 	for _, known := range before.Routes {
 		if known.Key == route.Key {
-			route.Weighted, route.SavedMirror, route.Destination = known.Weighted, known.SavedMirror, known.Destination
+			return known
 		}
 	}
 	return route
@@ -122,9 +122,7 @@ func (d *draft) manage() *Problem {
 			"the routes to %s that would be managed need %d bytes of status, which has %d for them: name fewer in spec.virtualServices",
 			d.rollout.Spec.Host, size, managedLimit)}
 	}
-	if len(s.managed) == 0 {
-		s.managed = []v1.ManagedVirtualService{{Name: d.createdName(), Created: true}}
-	}
+	s.managed = d.orMade(s.managed)
 	d.status.VirtualServices, d.status.SkippedRoutes = s.managed, s.skipped
 	d.status.DestinationRule = d.managedRule()
 	return nil
@@ -185,6 +183,7 @@ func (d *draft) namesWithout() bool {
 // noteSkipped keeps the list of what is left alone current at rest, where routes are as status says.
 func (d *draft) noteSkipped() {
 	if d.in.Written != nil && d.in.Mesh.SurveyProblem == nil {
+		d.tellKept()
 		d.status.SkippedRoutes = d.selectRoutes().skipped
 	}
 }

@@ -29,6 +29,8 @@ type Input struct {
 	Serving []string
 	// Unready: the Service has endpoints but none of them is ready, so that it can't be told now which version serves.
 	Unready bool
+	// Alone: every ready endpoint of the host is stable's, so that a route without a subset leads to that too.
+	Alone bool
 	// HostProblem tells that the host can not be driven at all (ForeignHost, HostConflict between Rollouts), or is nil.
 	HostProblem *Problem
 	Mesh        Mesh
@@ -95,6 +97,12 @@ type Mesh struct {
 	SkippedRoutes []string
 	// PinnedSubsets are named by routes that the Rollout does not drive.
 	PinnedSubsets []string
+	// Leaving are the driven VirtualServices of Sluice's making that the spec names no more, with the reason for which one has to
+	// stay, empty: none. Left are those that are gone.
+	Leaving map[string]string
+	Left    []string
+	// Dropped are driven routes of adopted VirtualServices that the spec names no more, as "VirtualService/route".
+	Dropped []string
 	// SurveyProblem forbids starting a run or discovering stable: HostConflict, VirtualServiceNotFound, RouteNotFound, MixedRoute.
 	SurveyProblem *Problem
 	// WriteProblem is why the last rendering or write of status.traffic did not succeed: RouteNotFound, MatchConflict, MeshWriteRefused …

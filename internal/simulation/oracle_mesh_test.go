@@ -28,7 +28,7 @@ func managedRoutes(vs *unstructured.Unstructured) int {
 func (o *oracle) onRoutes(c change) {
 	w, r := o.world, o.world.rollout()
 	if c.after == nil {
-		if r == nil || r.DeletionTimestamp == nil {
+		if (r == nil || r.DeletionTimestamp == nil) && !o.leaves(c) {
 			w.violated(12, "%s was deleted without the Rollout being deleted", c.key)
 		}
 		return
@@ -50,7 +50,7 @@ func (o *oracle) onRoutes(c change) {
 		}
 	}
 	t := r.Status.Traffic
-	if !carries(c.after, t) && !o.leavesForRelabel(c, t) && !o.onlyEndsFault(c, t) && (c.before == nil || managedRoutes(c.before) > 0) {
+	if !carries(c.after, t) && !o.letsGo(c.key) && !o.leavesForRelabel(c, t) && !o.onlyEndsFault(c, t) && (c.before == nil || managedRoutes(c.before) > 0) {
 		w.violated(12, "written %s, status says %s", describeVirtualService(c.after), describeTraffic(t))
 	}
 	if seen := w.rolloutAt(rolloutKey, o.visibleOf(rolloutKey)); seen != nil && detached(seen) && r.DeletionTimestamp == nil {

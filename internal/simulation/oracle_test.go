@@ -305,6 +305,9 @@ func (o *oracle) checkStart(before, after *v1.Rollout, same bool) {
 func (o *oracle) checkManagedSet(before, after *v1.Rollout) {
 	w := o.world
 	for _, key := range drivenKeys(&before.Status) {
+		if _, wanted := after.Manages(key.name); !wanted && w.store.live(key) == nil {
+			continue // it left
+		}
 		if vs := w.store.at(key, o.visibleOf(key)); vs == nil || !carries(vs.object, before.Status.Traffic) {
 			w.violated(16, "a run began on a mesh that is not as status says: %s", key)
 		}

@@ -190,7 +190,7 @@ func (w *world) restoreRoutes() {
 	if backup := w.setting.backup(); backup != "" {
 		w.add("people", backup)
 	}
-	if len(w.store.histories[edgeKey]) > 0 {
+	if w.setting.edge && len(w.store.histories[edgeKey]) > 0 {
 		w.add("people", w.setting.edgeBackup())
 	}
 	w.editRoutes(mainKey, func(r map[string]any) {
