@@ -291,7 +291,7 @@ type RollbackWindow struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
 	Revisions *int32 `json:"revisions,omitempty"`
-	// Within is the greatest age of the proof, default 168h.
+	// Within is how long ago the version may have served last, default 168h.
 	// +optional
 	Within *metav1.Duration `json:"within,omitempty"`
 }
