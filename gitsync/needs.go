@@ -2,6 +2,7 @@ package gitsync
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,24 +48,29 @@ func (k *keptWorkload) note(field string, value any) {
 			k.note(field, item)
 		}
 	case map[string]any:
-		kind := ""
-		switch {
-		case field == "configMap" || strings.HasPrefix(field, "configMap") && strings.HasSuffix(field, "Ref"):
-			kind = "ConfigMap"
-		case field == "secret" || field == "imagePullSecrets" || strings.HasPrefix(field, "secret") && strings.HasSuffix(field, "Ref") || strings.HasSuffix(field, "SecretRef"):
-			kind = "Secret"
-		case field == "persistentVolumeClaim":
-			kind = "PersistentVolumeClaim"
-		}
-		for _, name := range []string{"name", "secretName", "claimName"} {
-			if text, _ := value[name].(string); kind != "" && text != "" {
-				k.refers[referenceKey(kind, text)] = true
-			}
-		}
 		for name, item := range value {
+			if text, isText := item.(string); isText && referredKind(field) != "" && slices.Contains(nameFields, name) {
+				k.refers[referenceKey(referredKind(field), text)] = true
+			}
 			k.note(name, item)
 		}
 	}
+}
+
+// nameFields hold the name of what a block of a PodSpec refers to.
+var nameFields = []string{"name", "secretName", "claimName"}
+
+// referredKind is the kind that the block in a field of a PodSpec refers to; empty: none that is kept.
+func referredKind(field string) string {
+	switch {
+	case field == "configMap", field == "configMapRef", field == "configMapKeyRef":
+		return "ConfigMap"
+	case field == "secret", field == "secretRef", field == "secretKeyRef", field == "imagePullSecrets", strings.HasSuffix(field, "SecretRef"):
+		return "Secret"
+	case field == "persistentVolumeClaim":
+		return "PersistentVolumeClaim"
+	}
+	return ""
 }
 
 // needs tells whether the workload can not start pods, or scale, without an object of its namespace.

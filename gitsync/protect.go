@@ -28,9 +28,7 @@ type traffic struct {
 // keeps says why an object may not be taken from under the Rollout's traffic; empty: it may. until is when that ends by itself;
 // zero: with a change of the Rollout.
 func (t traffic) keeps(object *unstructured.Unstructured, now time.Time) (why string, until time.Time) {
-	kind := object.GroupVersionKind()
-	switch {
-	case kind.Group == "" && kind.Kind == "Namespace":
+	if isNamespace(object) {
 		return "it is in this namespace", until
 	}
 	if hosts := hostsOf(object); len(hosts) > 0 {

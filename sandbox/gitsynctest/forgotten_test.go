@@ -65,15 +65,15 @@ func TestEndedBeforeRecording(t *testing.T) {
 	w.refuseRecording("b")
 	w.push("deploy/b.yaml", configMap("b", "1"))
 	w.eventually("b to come", func(context.Context) error { _, err := w.configMap("b"); return err })
-	sync := w.applied(w.remove("deploy/b.yaml"))
+	w.applied(w.remove("deploy/b.yaml"))
 	w.eventually("b to be pruned", func(context.Context) error {
 		if !w.configMapGone("b") {
 			return errors.New("it is there")
 		}
 		return nil
 	})
-	if sync = w.get(); len(sync.Status.Inventory) != 1 || sync.Status.Inventory[0].Pending {
-		t.Errorf("inventory %+v", sync.Status.Inventory)
+	if inventory := w.get().Status.Inventory; len(inventory) != 1 || inventory[0].Pending {
+		t.Errorf("inventory %+v", inventory)
 	}
 }
 
