@@ -74,8 +74,11 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 	}
 	in.Mesh.Breakers = c.sight.breakersElsewhere(in.Mesh.Breakers, c.rollout)
 	in.Mesh.StepProblems = c.stepProblems(&in)
-	if c.sight.meshProblem != nil {
+	switch {
+	case c.sight.meshProblem != nil:
 		in.Mesh.SurveyProblem = c.sight.meshProblem
+	case c.Kinds != nil && in.Mesh.SurveyProblem == nil:
+		in.Mesh.SurveyProblem = c.Kinds.Unwatched()
 	}
 	c.notes.about(c.rollout.Status.Traffic)
 	hidden := in.Mesh.Hidden(&c.rollout.Status) != nil

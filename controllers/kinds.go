@@ -7,9 +7,11 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,15 +27,24 @@ const lookAgain = 3 * time.Second
 // hold up the whole controller, and a cached read of one would block for ever. A kind that can't be read any more later on has
 // a cache that grows old in silence: when a watch breaks for want of the kind or of the right, all kinds are tried again.
 type kindWatches struct {
-	live       client.Reader
+	live client.Reader
+	// watcher begins watches, to see whether they may be.
+	watcher    watcher
 	clock      clock.WithTicker
 	namespaces []string
 	doubts     *Doubts
 	wakeAll    func()
 	watches    []*kindWatch
+	// doubted: there were doubts since all was well.
+	doubted bool
 
 	mu     sync.Mutex
 	states map[schema.GroupKind]kindState
+}
+
+// watcher is what of a client begins a watch.
+type watcher interface {
+	Watch(ctx context.Context, list client.ObjectList, options ...client.ListOption) (apiwatch.Interface, error)
 }
 
 type kindWatch struct {
@@ -49,6 +60,8 @@ type kindWatch struct {
 type kindState struct {
 	known   bool
 	problem *pipeline.Problem
+	// deaf is why its changes can not be watched, while it can be listed.
+	deaf *pipeline.Problem
 	// began is the resourceVersion at which the kind was first found to be readable.
 	began string
 }
@@ -70,9 +83,9 @@ func (d *Doubts) HandleWatchError(ctx context.Context, r *toolscache.Reflector, 
 	}
 }
 
-func newKindWatches(live client.Reader, options Options, wakeAll func()) *kindWatches {
+func newKindWatches(live client.Reader, watcher watcher, options Options, wakeAll func()) *kindWatches {
 	w := &kindWatches{
-		live: live, clock: options.Clock, namespaces: options.Namespaces, doubts: options.Doubts, wakeAll: wakeAll,
+		live: live, watcher: watcher, clock: options.Clock, namespaces: options.Namespaces, doubts: options.Doubts, wakeAll: wakeAll,
 		states: map[schema.GroupKind]kindState{},
 	}
 	if w.clock == nil {
@@ -112,6 +125,18 @@ func (w *kindWatches) Problem(kind schema.GroupKind) (*pipeline.Problem, bool) {
 	return state.problem, state.known
 }
 
+// Unwatched implements Kinds.
+func (w *kindWatches) Unwatched() *pipeline.Problem {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, watch := range w.watches {
+		if problem := w.states[watch.kind.GroupKind()].deaf; problem != nil {
+			return problem
+		}
+	}
+	return nil
+}
+
 // NeedLeaderElection tells the manager that only the leader reconciles, so only it watches.
 func (w *kindWatches) NeedLeaderElection() bool { return true }
 
@@ -119,7 +144,7 @@ func (w *kindWatches) NeedLeaderElection() bool { return true }
 func (w *kindWatches) Start(ctx context.Context) error {
 	for {
 		var again <-chan time.Time
-		if w.try(ctx) {
+		if w.doubted = w.try(ctx); w.doubted {
 			again = w.clock.After(lookAgain)
 		}
 		select {
@@ -127,6 +152,7 @@ func (w *kindWatches) Start(ctx context.Context) error {
 			return nil
 		case <-again:
 		case <-w.doubts.raised:
+			w.doubted = true
 			for _, watch := range w.watches {
 				watch.pending = true
 			}
@@ -143,12 +169,12 @@ func (w *kindWatches) Start(ctx context.Context) error {
 // try looks at the pending kinds, starts the watches that can be, and wakes the Rollouts when something changed. It tells
 // whether any are left.
 func (w *kindWatches) try(ctx context.Context) (left bool) {
-	problems, errs := make([]*pipeline.Problem, len(w.watches)), make([]error, len(w.watches))
+	states, errs := make([]kindState, len(w.watches)), make([]error, len(w.watches))
 	var wait sync.WaitGroup
 	for i, watch := range w.watches {
 		if watch.pending {
 			// At the same time: a process that starts has Rollouts in mid-run waiting for it.
-			wait.Go(func() { problems[i], errs[i] = w.lookAt(ctx, watch) })
+			wait.Go(func() { states[i], errs[i] = w.lookAt(ctx, watch) })
 		}
 	}
 	wait.Wait()
@@ -160,8 +186,8 @@ func (w *kindWatches) try(ctx context.Context) (left bool) {
 		case errs[i] != nil:
 			log.FromContext(ctx).Error(errs[i], "looking at a kind, again in a moment", "kind", watch.kind.Kind)
 		default:
-			changed = w.set(watch.kind.GroupKind(), problems[i]) || changed
-			watch.pending = problems[i] != nil
+			changed = w.set(watch.kind.GroupKind(), states[i]) || changed
+			watch.pending = states[i].problem != nil || states[i].deaf != nil
 		}
 		left = left || watch.pending
 	}
@@ -172,20 +198,43 @@ func (w *kindWatches) try(ctx context.Context) (left bool) {
 }
 
 // lookAt a kind, and start its watch if it can be read.
-func (w *kindWatches) lookAt(ctx context.Context, watch *kindWatch) (*pipeline.Problem, error) {
+func (w *kindWatches) lookAt(ctx context.Context, watch *kindWatch) (kindState, error) {
 	began, err := w.probe(ctx, watch.kind)
 	problem, err := unreadable(err)
 	if err != nil || problem != nil {
-		return problem, err
+		return kindState{problem: problem}, err
 	}
 	if watch.start != nil {
 		if err := watch.start(); err != nil {
-			return nil, err
+			return kindState{}, err
 		}
 		watch.start = nil
 	}
 	w.note(watch.kind.GroupKind(), began)
-	return nil, nil
+	deaf, err := unreadable(w.listen(ctx, watch.kind, began))
+	return kindState{deaf: deaf}, err
+}
+
+// listen begins a watch of a kind in each namespace, where there are doubts, and ends it: a right to list is none to watch.
+func (w *kindWatches) listen(ctx context.Context, kind schema.GroupVersionKind, from string) error {
+	if !w.doubted || w.watcher == nil {
+		return nil
+	}
+	for _, namespace := range w.namespaces {
+		options := &client.ListOptions{Namespace: namespace, Raw: &metav1.ListOptions{ResourceVersion: from}}
+		begun, err := w.watcher.Watch(ctx, listOf(kind), options)
+		if err != nil {
+			return err
+		}
+		begun.Stop()
+	}
+	return nil
+}
+
+func listOf(kind schema.GroupVersionKind) *unstructured.UnstructuredList {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	return list
 }
 
 // note keeps the first resourceVersion that a kind was found at.
@@ -199,12 +248,13 @@ func (w *kindWatches) note(kind schema.GroupKind, began string) {
 }
 
 // set tells whether that is news.
-func (w *kindWatches) set(kind schema.GroupKind, problem *pipeline.Problem) bool {
+func (w *kindWatches) set(kind schema.GroupKind, now kindState) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.states[kind]
-	w.states[kind] = kindState{known: true, problem: problem, began: before.began}
-	return !before.known || reasonOf(before.problem) != reasonOf(problem)
+	now.known, now.began = true, before.began
+	w.states[kind] = now
+	return !before.known || reasonOf(before.problem) != reasonOf(now.problem) || reasonOf(before.deaf) != reasonOf(now.deaf)
 }
 
 func reasonOf(problem *pipeline.Problem) string {
@@ -217,8 +267,7 @@ func reasonOf(problem *pipeline.Problem) string {
 // probe lists one object of the kind in each namespace, and returns the resourceVersion of the last list.
 func (w *kindWatches) probe(ctx context.Context, kind schema.GroupVersionKind) (version string, err error) {
 	for _, namespace := range w.namespaces {
-		list := &unstructured.UnstructuredList{}
-		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+		list := listOf(kind)
 		if err := w.live.List(ctx, list, client.InNamespace(namespace), client.Limit(1)); err != nil {
 			return "", err
 		}

@@ -61,6 +61,8 @@ type Kinds interface {
 	// Current tells whether the cache of a kind is known to have all that was there when this process first asked for it. An API
 	// server may begin a watch with a list that is older than that.
 	Current(kind schema.GroupKind) bool
+	// Unwatched is why changes of a kind that can be read are seen late, Forbidden; nil: they are not.
+	Unwatched() *pipeline.Problem
 }
 
 // Dependencies of the reconciler.

@@ -14,6 +14,7 @@ type unprobed struct{}
 
 func (unprobed) Problem(schema.GroupKind) (*pipeline.Problem, bool) { return nil, false }
 func (unprobed) Current(schema.GroupKind) bool                      { return false }
+func (unprobed) Unwatched() *pipeline.Problem                       { return nil }
 
 // A cache is current once it has seen all that was there when the kind was first found to be readable.
 func TestCurrentKinds(t *testing.T) {
@@ -24,7 +25,7 @@ func TestCurrentKinds(t *testing.T) {
 		"a consistent list": {"100", "100", true}, "events since": {"100", "120", true}, "an old list": {"100", "90", false},
 		"not synced yet": {"100", "", false}, "never probed": {"", "100", false}, "of more digits": {"99", "100", true},
 	} {
-		w := newKindWatches(nil, Options{}, func() {})
+		w := newKindWatches(nil, nil, Options{}, func() {})
 		w.add(watchedKind{kind: kindVirtualService}, nil, func() string { return tc.seen })
 		if tc.began != "" {
 			w.note(kindVirtualService.GroupKind(), tc.began)

@@ -63,7 +63,11 @@ func (r *RolloutReconciler) SetupWithManager(mgr manager.Manager, options Option
 	if err := c.Watch(r.wakeSource()); err != nil {
 		return fmt.Errorf("watching the analysis: %w", err)
 	}
-	watches := newKindWatches(mgr.GetAPIReader(), options, r.wakeAll)
+	watching, err := client.NewWithWatch(mgr.GetConfig(), client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return fmt.Errorf("making the client that begins watches: %w", err)
+	}
+	watches := newKindWatches(mgr.GetAPIReader(), watching, options, r.wakeAll)
 	for _, kind := range append([]watchedKind{{kind: kindRollout, object: &v1.Rollout{}}}, r.watchedKinds()...) {
 		index := indexOnce(mgr, kind.object)
 		watches.add(kind, func() error {

@@ -221,6 +221,24 @@ func TestRightsThatAreMissing(t *testing.T) {
 	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
 	w.push("v3")
 	w.await("v3 serves", func(r *v1.Rollout) bool { return r.Status.Stable == "v3" })
+	// The right to watch alone: what is there can still be listed.
+	grant(t, limited, []rbacv1.PolicyRule{
+		{APIGroups: []string{"sluice.dev"}, Resources: []string{"*"}, Verbs: []string{"*"}},
+		{APIGroups: []string{"", "apps", "events.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"*"}},
+		{APIGroups: []string{"networking.istio.io"}, Resources: []string{"destinationrules", "workloadentries", "serviceentries"}, Verbs: []string{"*"}},
+		{APIGroups: []string{"networking.istio.io"}, Resources: []string{"virtualservices"}, Verbs: []string{"get", "list", "create", "update", "delete"}},
+	})
+	if err := limited.APIServer.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r = w.awaitPhase(v1.PhaseStalled, v1.ReasonForbidden)
+	for _, want := range []string{"cannot watch", "virtualservices"} {
+		if !strings.Contains(r.Status.Message, want) {
+			t.Errorf("message %q lacks %q", r.Status.Message, want)
+		}
+	}
+	grant(t, limited, []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}})
+	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
 }
 
 // grant gives user limited these rights and no others.
