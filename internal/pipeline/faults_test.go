@@ -65,10 +65,14 @@ func TestResolvedForms(t *testing.T) {
 	}
 }
 
+func regex(pattern string) *istio.StringMatch {
+	return &istio.StringMatch{MatchType: &istio.StringMatch_Regex{Regex: pattern}}
+}
+
 // TestRefusedForms: steps that can not stand stall before the run begins, and the run begins once they can.
 func TestRefusedForms(t *testing.T) {
 	probe := &v1.Probe{URL: "http://bookinfo/productpage"}
-	long := v1.HTTPMatches{{Headers: map[string]*istio.StringMatch{"id": {MatchType: &istio.StringMatch_Regex{Regex: strings.Repeat("x", trafficLimit)}}}}}
+	long := v1.HTTPMatches{{Headers: map[string]*istio.StringMatch{"id": regex(strings.Repeat("x", trafficLimit))}}}
 	for name, tc := range map[string]struct {
 		step         v1.Step
 		mend         func(*world)
@@ -94,6 +98,18 @@ func TestRefusedForms(t *testing.T) {
 		"foreign mirror host": {
 			v1.Step{Mirror: &v1.Mirror{Host: "shadow"}},
 			func(w *world) { w.in.Mesh.Mirrors["shadow"] = nil }, v1.ReasonForeignHost, "step s: no Service shadow",
+		},
+		"a regex that is none": {
+			v1.Step{Match: v1.HTTPMatches{{Headers: map[string]*istio.StringMatch{"user-agent": regex("*"), "cookie": regex("(?=user)")}}}},
+			func(w *world) {
+				w.edit(func(s *v1.RolloutSpec) { s.Steps[0].Match[0].Headers["cookie"] = regex(".*user.*") })
+			},
+			v1.ReasonInvalidSpec, "step s: match: regex \"(?=user)\": error parsing regexp",
+		},
+		"a regex that Istio does not take": {
+			v1.Step{Mirror: &v1.Mirror{Match: v1.HTTPMatches{{Uri: regex(strings.Repeat("x", 1025))}}}},
+			func(w *world) { w.edit(func(s *v1.RolloutSpec) { s.Steps[0].Mirror.Match[0].Uri = regex("/a.*") }) },
+			v1.ReasonInvalidSpec, "step s: mirror.match: a regex has 1025 characters, and Istio takes 1024",
 		},
 		"too much for status": {
 			v1.Step{Match: long},

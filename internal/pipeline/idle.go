@@ -189,7 +189,7 @@ func (d *draft) planProblem() *Problem {
 // not go with the routes'.
 func (d *draft) stageProblem(plan []stage, i int) *Problem {
 	s := &plan[i]
-	p := firstProblem(d.faultProblem(s), d.mirrorProblem(s), s.sizeProblem(), d.in.Mesh.StepProblems[i])
+	p := firstProblem(d.faultProblem(s), d.mirrorProblem(s), s.sizeProblem(), s.regexProblem(), d.in.Mesh.StepProblems[i])
 	if p == nil {
 		return nil
 	}
