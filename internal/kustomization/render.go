@@ -94,8 +94,10 @@ func withoutContent(err error) error {
 	case strings.Contains(message, " has invalid utf8 bytes"):
 		return errors.New("a file of envs of configMapGenerator or secretGenerator has a line that is no text in UTF-8")
 	}
-	if before, _, quotes := strings.Cut(message, ": node contents:"); quotes {
-		return errors.New(before)
+	for _, quoting := range []string{": node contents:", " in object {{"} { // a node of any object, and labels and annotations
+		if before, _, quotes := strings.Cut(message, quoting); quotes {
+			return errors.New(before)
+		}
 	}
 	before, rest, found := strings.Cut(message, " with config: `")
 	if end := strings.LastIndex(rest, "`: "); found && end >= 0 {

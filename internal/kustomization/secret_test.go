@@ -25,6 +25,8 @@ func TestErrorsHoldNoContent(t *testing.T) {
 		"replicas":                  "resources: [a.yaml]\nconfigurations: [c.yaml]\nreplicas: [{name: a, count: 3}]\n-- app/c.yaml --\nreplicas: [{path: stringData/token/x, create: true, kind: Secret}]\n",
 		"a namespace":               "resources: [a.yaml]\nconfigurations: [c.yaml]\nnamespace: other\n-- app/c.yaml --\nnamespace: [{path: stringData/token/x, create: true, kind: Secret}]\n",
 		"a name that is a mapping":  "resources: [a.yaml, b.yaml]\n-- app/b.yaml --\napiVersion: v1\nkind: Secret\nmetadata: {name: {x: hunter2}}\n",
+		"a Secret without a name":   "resources: [a.yaml, b.yaml]\n-- app/b.yaml --\napiVersion: v1\nkind: Secret\nmetadata: {annotations: {kubectl.kubernetes.io/last-applied-configuration: '{\"stringData\": {\"token\": \"hunter2\"}}'}}\n",
+		"an object without a kind":  "resources: [a.yaml, b.yaml]\n-- app/b.yaml --\napiVersion: v1\nmetadata: {name: b, annotations: {kubectl.kubernetes.io/last-applied-configuration: '{\"stringData\": {\"token\": \"hunter2\"}}'}}\n",
 		"metadata is none":          "resources: [a.yaml, b.yaml]\nlabels: [{pairs: {a: b}}]\n-- app/b.yaml --\napiVersion: v1\nkind: Secret\nmetadata: hunter2\n",
 		"labels are none":           "resources: [a.yaml, b.yaml]\nlabels: [{pairs: {a: b}}]\n-- app/b.yaml --\napiVersion: v1\nkind: Secret\nmetadata: {name: b, labels: hunter2}\n",
 		"annotations are none":      "resources: [a.yaml, b.yaml]\ncommonAnnotations: {a: b}\n-- app/b.yaml --\napiVersion: v1\nkind: Secret\nmetadata: {name: b, annotations: {x: {y: hunter2}}}\n",
