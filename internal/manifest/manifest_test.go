@@ -179,15 +179,10 @@ func TestKustomize(t *testing.T) {
 	}
 }
 
-// The values of a stream stand in their lines; what a file's documents come to together is bounded.
-func TestBounded(t *testing.T) {
-	objects, err := manifest.Read("x.json", []byte(strings.Repeat("{\"apiVersion\": \"v1\", \"kind\": \"A\"}\n", 1000)))
-	if err != nil || len(objects) != 1000 || objects[999].At("kind").Line != 1000 {
-		t.Errorf("%d objects, error %v; want 1000, the last one in line 1000", len(objects), err)
-	}
-	large := "---\napiVersion: v1\nkind: A\na: &a " + strings.Repeat("x", 70_000) + "\nb: [" + strings.Repeat("*a,", 100) + "]\n"
-	objects, err = manifest.Read("x.yaml", []byte(strings.Repeat(large, 15)))
-	if err == nil || !strings.Contains(err.Error(), "x.yaml:46:1: with its aliases expanded, the file is longer than") || len(objects) != 9 {
-		t.Errorf("%d objects, error %v; want the file refused where it becomes too long", len(objects), err)
+// The values of a stream stand in their lines.
+func TestStream(t *testing.T) {
+	objects, err := manifest.Read("x.json", []byte(strings.Repeat("{\"apiVersion\": \"v1\", \"kind\": \"A\"}\n", 100)))
+	if err != nil || len(objects) != 100 || objects[99].At("kind").Line != 100 {
+		t.Errorf("%d objects, error %v; want 100, the last one in line 100", len(objects), err)
 	}
 }

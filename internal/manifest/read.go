@@ -32,7 +32,10 @@ func (e *FileError) Unwrap() error { return e.Err }
 
 // Read decodes the documents of a file, YAML or JSON, and expands Lists. Documents that hold nothing are left out. What can be
 // read is returned beside an error that joins a *FileError for each document that can not.
-func Read(file string, content []byte) ([]Object, error) {
+func Read(file string, content []byte) ([]Object, error) { return read(file, content, maxExpanded) }
+
+// read bounds what the documents stand for.
+func read(file string, content []byte, most int) ([]Object, error) {
 	if !document.IsText(content) {
 		return nil, &FileError{Position{File: file, Line: 1, Column: 1}, errors.New("this is no text in UTF-8")}
 	}
@@ -48,8 +51,8 @@ func Read(file string, content []byte) ([]Object, error) {
 	expanded := 0
 	for _, doc := range documents {
 		found, size, err := doc.objects(file)
-		if expanded += size; expanded > maxExpanded {
-			err = doc.failure(file, fmt.Errorf("with its aliases expanded, the file is longer than %d bytes up to here: split it", maxExpanded))
+		if expanded += size; expanded > most {
+			err = doc.failure(file, fmt.Errorf("with its aliases expanded, the file is longer than %d bytes up to here: split it", most))
 			return objects, errors.Join(append(failures, err)...)
 		}
 		objects = append(objects, found...)
