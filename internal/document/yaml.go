@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -46,8 +47,31 @@ func Split(name string, content []byte) func() ([]byte, error) {
 		if err := Check(document); err != nil {
 			return nil, err
 		}
-		return yaml.YAMLToJSONStrict(document)
+		encoded, err := yaml.YAMLToJSONStrict(document)
+		return encoded, withoutValues(err)
 	}
+}
+
+// What the parser quotes of a document. A password that begins with * is an alias to it.
+var (
+	quotedAlias = regexp.MustCompile(`unknown anchor '[^']*' referenced`)
+	quotedValue = regexp.MustCompile("`[^`]*`")
+	quotedKey   = regexp.MustCompile(`(?s)invalid map key: .*`)
+)
+
+// withoutValues is an error of the parser without the values that it quotes, since a manifest may hold secrets, and its errors are for
+// more people than that.
+func withoutValues(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := quotedAlias.ReplaceAllLiteralString(err.Error(), "an alias to an anchor that is not there: put a value that begins with * in quotes")
+	text = quotedValue.ReplaceAllLiteralString(text, "a value")
+	text = quotedKey.ReplaceAllLiteralString(text, "a key is no text: put it in quotes")
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
 }
 
 // Check looks at the tree of a document in YAML before its aliases are expanded, and refuses what would explode, and a second
@@ -59,7 +83,7 @@ func Check(document []byte) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		return err
+		return withoutValues(err)
 	}
 	e := &expansion{sizes: map[*yamlv3.Node]size{}, most: size{maxNodes + 1, len(document) + maxGrowth + 1}}
 	switch whole := e.size(&root); {

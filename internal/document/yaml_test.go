@@ -59,3 +59,19 @@ func TestSplit(t *testing.T) {
 		}
 	}
 }
+
+// Errors say where and what would be right, and hold no value: a manifest may be a Secret's.
+func TestErrorsHoldNoValues(t *testing.T) {
+	for text, want := range map[string]string{
+		"token: *hunter2":            "put a value that begins with * in quotes",
+		"a: 1\ntoken: !!int hunter2": "cannot decode !!str a value as a !!int",
+		"? [hunter2]\n: a":           "a key is no text",
+		"token: hunter2: x":          "mapping values are not allowed",
+		"token: 1\ntoken: 2":         `line 2: key "token" already set in map`,
+	} {
+		_, err := document.Split("a.yaml", []byte(text))()
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}

@@ -36,7 +36,7 @@ var turn = semaphore.NewWeighted(1)
 func Render(ctx context.Context, tree Tree, folder string) (rendered Rendered, err error) {
 	defer func() {
 		if crash := recover(); crash != nil {
-			err = fmt.Errorf("%s: kustomize gave up: %v", path.Join(folder, FileNames[0]), crash)
+			err = fmt.Errorf("%s: kustomize gave up: %w", path.Join(folder, FileNames[0]), withoutContent(fmt.Errorf("%v", crash)))
 		}
 	}()
 	files := filesys.MakeFsInMemory()
@@ -94,7 +94,7 @@ func withoutContent(err error) error {
 	case strings.Contains(message, " has invalid utf8 bytes"):
 		return errors.New("a file of envs of configMapGenerator or secretGenerator has a line that is no text in UTF-8")
 	}
-	for _, quoting := range []string{": node contents:", " in object {{"} { // a node of any object, and labels and annotations
+	for _, quoting := range []string{": node contents:", " in object ", " for the following resource:"} {
 		if before, _, quotes := strings.Cut(message, quoting); quotes {
 			return errors.New(before)
 		}
