@@ -149,12 +149,19 @@ func (s *stage) writeEnvironment() (string, error) {
 	}
 	var content strings.Builder
 	for _, variable := range [][2]string{
-		{"KUBECONFIG", s.KubeConfig}, {"PROMETHEUS_URL", s.PrometheusURL}, {"GIT_URL", s.GitURL},
+		{"KUBECONFIG", s.KubeConfig},
+		{"PROMETHEUS_URL", s.PrometheusURL},
+		{"GIT_URL", s.GitURL},
 		// Istio's documents name the gateway's address and its TCP port so.
-		{"INGRESS_URL", s.bookinfo.Entry}, {"INGRESS_HOST", host}, {"TCP_INGRESS_PORT", port},
+		{"INGRESS_URL", s.bookinfo.Entry},
+		{"INGRESS_HOST", host},
+		{"TCP_INGRESS_PORT", port},
 		// For curl -x: what a pod of the mesh would ask.
 		{"MESH_PROXY", s.bookinfo.ClientProxy()},
-		{"OPERATOR_METRICS_URL", metrics}, {"HOOK_URL", hooks}, {"HOOK_TOKEN", s.bookinfo.HookToken}, {"PATH", binDir + ":$PATH"},
+		{"OPERATOR_METRICS_URL", metrics},
+		{"HOOK_URL", hooks},
+		{"HOOK_TOKEN", s.bookinfo.HookToken},
+		{"PATH", binDir + ":$PATH"},
 	} {
 		fmt.Fprintf(&content, "export %s=%s\n", variable[0], variable[1])
 	}

@@ -1,4 +1,4 @@
-package v1_test
+package lint_test
 
 import (
 	"os"
@@ -11,9 +11,9 @@ import (
 	v1 "sluice.dev/sluice/api/v1"
 )
 
-// TestDocs: the page of each kind tells of every field of its spec that is ours, those that do not work yet among them. Istio's
+// TestPagesOfKinds: the page of each kind tells of every field of its spec that is ours, those that do not work yet among them. Istio's
 // blocks have Istio's documentation, and of fields that do not work yet only the name counts.
-func TestDocs(t *testing.T) {
+func TestPagesOfKinds(t *testing.T) {
 	t.Parallel()
 	later := map[string]bool{
 		"workloadRef": true, "schedule": true, "dependsOn": true, "commands": true, "previews": true, "sticky": true,
@@ -27,7 +27,7 @@ func TestDocs(t *testing.T) {
 			t.Fatal(err)
 		}
 		code := strings.Join(regexp.MustCompile("`[^`\n]+`").FindAllString(string(page), -1), " ")
-		walk(spec, func(path, name string) bool {
+		walkFields(spec, func(path, name string) bool {
 			if !regexp.MustCompile(`\b` + name + `\b`).MatchString(code) {
 				t.Errorf("docs/%s does not tell of spec%s.%s", file, path, name)
 			}
@@ -36,8 +36,8 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// walk visits the fields of a struct of this API; below is whether to go on with those of the field.
-func walk(t reflect.Type, visit func(path, name string) (below bool)) {
+// walkFields visits the fields of a struct of this API; below is whether to go on with those of the field.
+func walkFields(t reflect.Type, visit func(path, name string) (below bool)) {
 	var into func(t reflect.Type, path string)
 	into = func(t reflect.Type, path string) {
 		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
