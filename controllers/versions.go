@@ -275,7 +275,11 @@ func (s *sight) unready() bool {
 // alone tells whether all ready endpoints of the host are stable's.
 func (s *sight) alone(rollout *v1.Rollout) bool {
 	t := rollout.Status.Traffic
-	return t != nil && t.Stable.Host == "" && len(t.Stable.Labels) > 0 && s.readyEndpoints(t.Stable.Labels) == s.readyEndpoints(nil)
+	if t == nil || t.Stable.Host != "" || len(t.Stable.Labels) == 0 {
+		return false
+	}
+	ready := s.readyEndpoints(t.Stable.Labels)
+	return ready > 0 && ready == s.readyEndpoints(nil)
 }
 
 // noteOverlaps finds versions that select the same pods: the same workload, or labels all of which another one has.

@@ -339,3 +339,29 @@ func TestOverlaps(t *testing.T) {
 		}
 	}
 }
+
+// Alone is a stable version that serves, and beside which nothing else is ready.
+func TestAlone(t *testing.T) {
+	at := func(version string, ready bool) endpoint {
+		return endpoint{"pod " + version, map[string]string{"version": version}, ready}
+	}
+	for name, tc := range map[string]struct {
+		endpoints []endpoint
+		want      bool
+	}{
+		"alone":              {[]endpoint{at("v1", true), at("v3", false)}, true},
+		"beside another":     {[]endpoint{at("v1", true), at("v3", true)}, false},
+		"beside none's":      {[]endpoint{at("v1", true), {"pod x", nil, true}}, false},
+		"nothing is ready":   {[]endpoint{at("v1", false)}, false},
+		"nothing is visible": {nil, false},
+	} {
+		s := &sight{place: place{endpoints: tc.endpoints}}
+		stable := v1.Target{Version: "v1", Subset: "v1", Labels: map[string]string{"version": "v1"}}
+		if got := s.alone(&v1.Rollout{Status: v1.RolloutStatus{Traffic: &v1.Traffic{Stable: stable}}}); got != tc.want {
+			t.Errorf("%s: alone is %t", name, got)
+		}
+	}
+	if (&sight{}).alone(&v1.Rollout{}) {
+		t.Error("alone before there is a stable version")
+	}
+}
