@@ -350,6 +350,9 @@ func SurveyFault(r *v1.Rollout, host string, virtualServices []*unstructured.Uns
 	name := faultCarrierName(r.Name, host, r.Namespace)
 	found := faultCarriers(HostKey(host, r.Namespace), r.Namespace, virtualServices)
 	at := slices.IndexFunc(virtualServices, func(vs *unstructured.Unstructured) bool { return vs.GetName() == name })
+	if len(found) == 2 && at >= 0 && isOurs(virtualServices[at]) { // another one came since it was made
+		found = slices.DeleteFunc(found, func(carrier string) bool { return carrier == name })
+	}
 	hidden := hides(virtualServices, host, r.Namespace)
 	switch {
 	case len(found) == 0 && hidden != "":

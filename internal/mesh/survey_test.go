@@ -290,7 +290,8 @@ func TestSurveyFault(t *testing.T) {
 		"made before":         {host: "ratings", services: made, want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
 		"a person's":          {host: "ratings", services: named, want: v1.ManagedVirtualService{Name: "reviews-fault-ratings"}},
 		"behind a gateway":    {host: "ratings", services: strings.ReplaceAll(ratings, "hosts: [ratings]", "gateways: [gw], hosts: [a.io]"), want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
-		"two of them":         {host: "ratings", services: ratings + "\n---\n" + made, problem: "[ratings reviews-fault-ratings] all concern fault host ratings"},
+		"two of them":         {host: "ratings", services: ratings + "\n---\n" + named, problem: "[ratings reviews-fault-ratings] all concern fault host ratings"},
+		"beside one made":     {host: "ratings", services: ratings + "\n---\n" + made, want: v1.ManagedVirtualService{Name: "ratings"}},
 		"the name is taken":   {host: "ratings", services: strings.ReplaceAll(plainReviews, "name: reviews", "name: reviews-fault-ratings"), problem: "reviews-fault-ratings, which would carry the fault on ratings, is there already"},
 		"gateways wrong type": {host: "ratings", services: strings.ReplaceAll(ratings, "hosts: [ratings]", "gateways: 1"), want: v1.ManagedVirtualService{Name: "reviews-fault-ratings", Created: true}},
 	} {

@@ -25,6 +25,7 @@ func (d *draft) inFlight() {
 	}
 	stage := d.currentStage(plan)
 	d.nameStep(plan)
+	d.moveFault()
 	d.noteApplied(stage)
 	d.watch = d.makeWatch(stage)
 	switch p := firstProblem(d.in.HostProblem, d.in.Mesh.WriteProblem, d.in.Mesh.SurveyProblem, d.in.Mesh.Hidden(&d.status), d.subsetInUse(d.status.Stable), d.testProblem()); {
@@ -36,6 +37,19 @@ func (d *draft) inFlight() {
 		d.wait(v1.ReasonSuspended, "spec.suspend is set: step %s goes on when it is cleared", d.status.Step.Display)
 	default:
 		d.advance(plan, stage)
+	}
+}
+
+// moveFault has a fault on another host stand where callers meet it: a VirtualService may have come for that host since. The one that
+// was made for the fault goes then, and the step's clock begins afresh. Nothing is made in the place of one that is gone.
+func (d *draft) moveFault() {
+	fault, carrier := d.status.Traffic.Fault, d.status.FaultVirtualService
+	if fault == nil || fault.Host == "" || carrier == nil || d.in.Mesh.WriteProblem != nil {
+		return
+	}
+	now := d.in.Mesh.Faults[fault.Host]
+	if to := now.VirtualService; now.Problem == nil && now.Busy == "" && to.Name != "" && to.Name != carrier.Name && !to.Created {
+		d.status.FaultVirtualService, d.in.Written = &to, nil
 	}
 }
 

@@ -138,8 +138,8 @@ func (m *Mesh) Hidden(s *v1.RolloutStatus) *Problem {
 		return now.Problem
 	case now.VirtualService.Name != carrier:
 		return &Problem{v1.ReasonHostConflict, fmt.Sprintf(
-			"the fault on %s stands on VirtualService %s, and sidecars do not obey that for %s any more: take away what was added for %s since, or undo the edit",
-			host, carrier, host, host)}
+			"the fault on %s stands on VirtualService %s, and sidecars obey %s for that host by now: take away what was added for it, or undo the edit",
+			host, carrier, now.VirtualService.Name)}
 	}
 	return nil
 }
