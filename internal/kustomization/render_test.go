@@ -123,6 +123,15 @@ func TestRender(t *testing.T) {
 		},
 		"a file that only looks remote": {"-- app/kustomization.yaml --\nresources: [./github.com/a/b.yaml]\n-- app/github.com/a/b.yaml --\n" + fmt.Sprintf(configMap, "a", "1"), "app", []string{"ConfigMap a key=1"}},
 		"a version in place":            {inPlace, "app", []string{"Deployment reviews-v2 v2 v2 example/reviews:v2", "Rollout reviews"}},
+		"a name of several parts": {
+			strings.NewReplacer("metadata: {name: reviews}\nspec:\n", "metadata: {name: my-app}\nspec:\n", "{kind: Deployment, name: reviews}", "{kind: Deployment, name: my-app}",
+				`"-", index: 1`, `"-", index: 2`).Replace(inPlace), "app",
+			[]string{"Deployment my-app-v2 v2 v2 example/reviews:v2", "Rollout reviews"},
+		},
+		"a registry with a port": {
+			strings.NewReplacer("example/reviews:VERSION", "example:5000/reviews:VERSION", `":", index: 1`, `":", index: 2`).Replace(inPlace), "app",
+			[]string{"Deployment reviews-v2 v2 v2 example:5000/reviews:v2", "Rollout reviews"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rendered, err := Render(t.Context(), treeOf(tc.tree), tc.folder)
