@@ -18,6 +18,9 @@ import (
 // DefaultKeepPrevious is how long the version before stays after a run.
 const DefaultKeepPrevious = time.Hour
 
+// drained is how long after the decision to leave a version its pods stay in any case.
+const drained = 30 * time.Second
+
 // traffic is what of a Rollout keeps objects of its namespace from being pruned.
 type traffic struct {
 	rollout *v1.Rollout
@@ -152,7 +155,28 @@ func usesOf(r *v1.Rollout) []use {
 	if until := previousUntil(r); !until.IsZero() {
 		uses = append(uses, use{status.Previous, "its version before, which it keeps until " + until.UTC().Format(time.RFC3339), until})
 	}
+	if left, until := justLeft(r); left != "" {
+		uses = append(uses, use{left, "what it left a moment ago: proxies hear of it until " + until.UTC().Format(time.RFC3339), until})
+	}
 	return slices.DeleteFunc(uses, func(u use) bool { return u.version == "" })
+}
+
+// justLeft is the version that a run which went back, or an instant return, has taken all traffic from. Status says so before the
+// routes are written, and they are before proxies know them. A run that was promoted had no traffic left on the version before.
+func justLeft(r *v1.Rollout) (version string, until time.Time) {
+	if len(r.Status.History) == 0 {
+		return "", until
+	}
+	run := r.Status.History[0]
+	until = run.FinishedAt.Add(drained)
+	switch run.Verdict {
+	case v1.ReasonPromoted:
+		return "", until
+	case v1.ReasonReturned:
+		return run.From, until
+	default:
+		return run.To, until
+	}
 }
 
 // previousUntil is when the version before may go; zero without one.

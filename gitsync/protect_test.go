@@ -30,6 +30,7 @@ func TestKeeps(t *testing.T) {
 		elsewhere  = "metadata: {name: reviews, namespace: bookinfo}\nspec: {host: reviews, version: v3, versions: [{name: v1, destination: {host: reviews-v1}}, {name: v3, destination: {host: v3.partner.com}}]}\n"
 		midElse    = elsewhere + "status: {stable: v1, canary: v3, traffic: {weight: 10, stable: {version: v1, subset: \"\", host: reviews-v1}, canary: {version: v3, subset: \"\", host: v3.partner.com}}}"
 		afterElse  = elsewhere + "status: {stable: v3, previous: v1, since: \"2026-03-01T11:45:00.000000Z\", traffic: {weight: 0, stable: {version: v3, subset: \"\", host: v3.partner.com}}}"
+		reverted   = "metadata: {name: reviews, namespace: bookinfo}\nspec: {host: reviews, version: v1}\nstatus: {stable: v1, traffic: {weight: 0, stable: {version: v1, subset: v1}}, history: [{number: 2, from: v1, to: v3, verdict: Reverted, startedAt: \"2026-03-01T11:00:00.000000Z\", finishedAt: \"2026-03-01T11:59:50.000000Z\"}]}"
 		refused    = head + "status: {stable: v1, rejected: {version: v3, reason: GateFailed, at: \"2026-03-01T11:00:00.000000Z\"}, traffic: {weight: 0, stable: {version: v1, subset: v1}}}"
 	)
 	selecting := &corev1.Service{Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "reviews"}}}
@@ -65,6 +66,10 @@ func TestKeeps(t *testing.T) {
 		"canary":                   {midRun, of("v3"), selecting, noon.Time, "v3 is its canary", time.Time{}},
 		"stable in mid-run":        {midRun, of("v1"), selecting, noon.Time, "v1 is its stable version", time.Time{}},
 		"rejected":                 {refused, of("v3"), selecting, noon.Time, "", time.Time{}},
+		"just reverted":            {reverted, of("v3"), selecting, noon.Time, "v3 is what it left a moment ago: proxies hear of it until 2026-03-01T12:00:20Z", noon.Add(20 * time.Second)},
+		"reverted before":          {reverted, of("v3"), selecting, noon.Add(20 * time.Second), "", time.Time{}},
+		"just returned":            {strings.NewReplacer("from: v1, to: v3, verdict: Reverted", "from: v3, to: v1, verdict: Returned").Replace(reverted), of("v3"), selecting, noon.Time, "v3 is what it left a moment ago: proxies hear of it until 2026-03-01T12:00:20Z", noon.Add(20 * time.Second)},
+		"just promoted":            {strings.NewReplacer("from: v1, to: v3, verdict: Reverted", "from: v3, to: v1, verdict: Promoted").Replace(reverted), of("v3"), selecting, noon.Time, "", time.Time{}},
 		"not begun, asked for":     {head, of("v3"), nil, noon.Time, "v3 is the version that it is to bring", time.Time{}},
 		"not begun, may serve":     {head, of("v1"), selecting, noon.Time, "may be the stable version, which is not known yet,", time.Time{}},
 		"not begun, does not":      {head, workload("Deployment", "{app: ratings, version: v1}"), selecting, noon.Time, "", time.Time{}},
