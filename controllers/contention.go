@@ -222,6 +222,14 @@ func (c *convergence) otherWriter(ctx context.Context, ch *change) string {
 
 // lastManager is the field manager that wrote an object's spec last, other than Sluice.
 func lastManager(fields []metav1.ManagedFieldsEntry) string {
+	if name := specManager(fields); name != "" {
+		return "field manager " + name
+	}
+	return "another writer"
+}
+
+// specManager is its name; empty: nobody but Sluice has any of the spec's fields.
+func specManager(fields []metav1.ManagedFieldsEntry) string {
 	var last *metav1.ManagedFieldsEntry
 	for i := range fields {
 		f := &fields[i]
@@ -234,9 +242,9 @@ func lastManager(fields []metav1.ManagedFieldsEntry) string {
 		}
 	}
 	if last == nil {
-		return "another writer"
+		return ""
 	}
-	return "field manager " + last.Manager
+	return last.Manager
 }
 
 // contended tells who writes in a loop what this Rollout writes, on which object, and what to do about it; empty: nobody does.

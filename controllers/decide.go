@@ -53,6 +53,9 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 	if err != nil {
 		return pipeline.Input{}, err
 	}
+	if err := c.noteOwners(ctx, surveyed.Leaving); err != nil {
+		return pipeline.Input{}, err
+	}
 	left, err := c.left(ctx, surveyed.Left)
 	if err != nil {
 		return pipeline.Input{}, err
@@ -90,24 +93,6 @@ func (c *convergence) observe(ctx context.Context) (pipeline.Input, error) {
 		in.Mesh.WriteProblem = c.notes.refusal
 	}
 	return in, nil
-}
-
-// left are those of the VirtualServices that a cache does not have which the API server does not have either: what is forgotten is
-// looked after no more.
-func (c *convergence) left(ctx context.Context, names []string) ([]string, error) {
-	var left []string
-	for _, name := range names {
-		if c.sight.meshProblem != nil || c.rollout.Status.Run != nil {
-			break // in mid-run nothing is forgotten, and no read is to hold up a way back
-		}
-		switch live, err := c.liveObject(ctx, kindVirtualService, keyOf(c.key.Namespace, name)); {
-		case err != nil:
-			return nil, err
-		case live == nil:
-			left = append(left, name)
-		}
-	}
-	return left, nil
 }
 
 // stepProblems are why steps to come could not be rendered into what is found now, by their places in the plan. A run that would

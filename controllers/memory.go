@@ -45,6 +45,8 @@ type notes struct {
 	toldOfDeletion bool
 	// conflicts in a row, by which retries back off.
 	conflicts int
+	// owners are, of the VirtualServices that could be deleted, the field managers that have some of their spec; empty: none.
+	owners map[string]string
 	// contests for objects that others write as well.
 	contests map[objectRef]*contest
 }

@@ -239,7 +239,8 @@ func (p *planner) planLeaving() {
 		if found == nil || !mesh.Leaves(p.rollout, vs) {
 			continue
 		}
-		stays := busy || mesh.Stays(p.rollout, vs, p.sight.virtualServices) != ""
+		owner, asked := p.notes.owners[vs.Name]
+		stays := busy || !asked || owner != "" || mesh.Stays(p.rollout, vs, p.sight.virtualServices) != ""
 		switch rest, goes := p.notes.untilReleased(kindVirtualService.Kind+"/"+vs.Name, stays, p.delay, p.now); {
 		case goes && rest > 0:
 			p.waitFor(rest)

@@ -22,7 +22,11 @@ func (w *world) describeRoutes() {
 	if w.setting.mesh != "none" || w.setting.edge || w.setting.connections() {
 		return
 	}
-	text := descriptions[w.rng.IntN(len(descriptions))]
+	options := descriptions
+	if w.setting.described {
+		options = descriptions[1:]
+	}
+	text := options[w.rng.IntN(len(options))]
 	w.editSpec(func(s *v1.RolloutSpec) {
 		s.VirtualServices = parseSpec("host: reviews\n" + text).VirtualServices
 	})

@@ -25,6 +25,8 @@ type setting struct {
 	// ratings: a VirtualService of ratings is found.
 	ratings bool
 	spec    v1.RolloutSpec
+	// described: the spec never stops to describe them.
+	described bool
 	// elsewhere: some versions have Services of their own.
 	elsewhere bool
 }

@@ -8,6 +8,7 @@ import (
 	istio "istio.io/api/networking/v1alpha3"
 	networking "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	v1 "sluice.dev/sluice/api/v1"
@@ -49,6 +50,33 @@ func TestEntryTakenOut(t *testing.T) {
 	w.awaitRoutes("main", "v1")
 	w.await("main alone is driven", func(r *v1.Rollout) bool {
 		return len(r.Status.VirtualServices) == 1 && r.Status.VirtualServices[0].Name == "main" && r.Status.Phase == v1.PhaseHealthy
+	})
+}
+
+// TestEntryThatMovesToGit: whoever applies an object of the same name as its entry goes keeps it.
+func TestEntryThatMovesToGit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.rollout(gated + "virtualServices: [{http: [{timeout: 3s}]}, " + edgeEntry + "]")
+	w.awaitPhase(v1.PhaseHealthy, v1.ReasonServing)
+	theirs := w.raw("edge")
+	theirs.SetManagedFields(nil)
+	theirs.SetResourceVersion("")
+	if err := w.client.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(theirs), client.FieldOwner("git"), client.ForceOwnership); err != nil {
+		t.Fatal(err)
+	}
+	w.entries("[{http: [{timeout: 3s}]}]")
+	w.awaitEvent("VirtualServiceKept")
+	w.await("it is told why", func(r *v1.Rollout) bool {
+		return slices.ContainsFunc(r.Status.SkippedRoutes, func(skipped string) bool {
+			return strings.Contains(skipped, "field manager git has fields of its spec")
+		})
+	})
+	w.push("v3")
+	w.awaitRoutes("edge", "v1 50, v3 50")
+	w.entries("[{http: [{timeout: 3s}]}, {name: edge}]") // and from then on it is like one that people made
+	w.await("it is adopted", func(r *v1.Rollout) bool {
+		return r.Status.Phase == v1.PhaseProgressing && slices.ContainsFunc(r.Status.VirtualServices, func(vs v1.ManagedVirtualService) bool { return vs.Name == "edge" && !vs.Created })
 	})
 }
 
