@@ -145,7 +145,7 @@ func (l *leases) faults(vs *unstructured.Unstructured) map[string]bool {
 // TestFaultLeases: three Rollouts test with one dependency, whose VirtualService is found, made for the fault, or driven by a Rollout of
 // its own, while processes die, caches lag and answers are lost.
 func TestFaultLeases(t *testing.T) {
-	first, seeds := uint64(0), uint64(60)
+	first, seeds := uint64(0), uint64(40)
 	if raceDetector {
 		seeds = 10
 	}
