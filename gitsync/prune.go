@@ -170,6 +170,9 @@ func (p *Pruner) decide(ctx context.Context, entry v1.InventoryEntry, live *unst
 	if err != nil || p.spare(entry, live, using, done) {
 		return err
 	}
+	if kept, err := p.routed(ctx, entry, live, using, done); kept || err != nil {
+		return err
+	}
 	if released, err := p.leave(entry, true, done); released || err != nil {
 		return err
 	}

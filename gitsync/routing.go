@@ -7,7 +7,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/util/csaupgrade"
@@ -128,14 +127,13 @@ func (r *Routing) keepNamed(ctx context.Context, found, wanted *unstructured.Uns
 	if found == nil || wanted.GetKind() != "DestinationRule" || sameContent(found, wanted) {
 		return nil
 	}
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(schema.GroupVersionKind{Group: "networking.istio.io", Version: "v1", Kind: "VirtualServiceList"})
-	if err := r.Operator.List(ctx, list, client.InNamespace(found.GetNamespace())); err != nil {
-		return fmt.Errorf("list VirtualServices of %s: %w", found.GetNamespace(), err)
+	list, err := virtualServicesOf(ctx, r.Operator, found.GetNamespace())
+	if err != nil {
+		return err
 	}
-	services := make([]*unstructured.Unstructured, len(list.Items))
-	for i := range list.Items {
-		services[i] = &list.Items[i]
+	services := make([]*unstructured.Unstructured, len(list))
+	for i := range list {
+		services[i] = &list[i]
 	}
 	mesh.KeepNamed(found, wanted, services)
 	return nil

@@ -206,3 +206,23 @@ func TestRenamedGitSync(t *testing.T) {
 		t.Errorf("it was deleted in between: %v, %v", after.ObjectMeta, err)
 	}
 }
+
+// A workload that routes still send to stays, whatever status says: who writes routes may be kept from it.
+func TestPruneWaitsForRoutes(t *testing.T) {
+	w := newWorld(t)
+	w.allow("default", "*")
+	w.followed(w.push("deploy/v3.yaml", deployment("v3"), "deploy/service.yaml", service, "deploy/rollout.yaml", rollout))
+	w.setStatus("stable: v1\nsubsets: [{name: v1, labels: {version: v1}}, {name: v3, labels: {version: v3}}]\ntraffic: {stable: {version: v1, subset: v1}, weight: 0}\n")
+	half := w.manifest(strings.Replace(virtualService, "subset: v1}}", "subset: v1}, weight: 50}, {destination: {host: reviews, subset: v3}, weight: 50}", 1))
+	w.must(admin.Create(t.Context(), half))
+	sync := w.applied(w.remove("deploy/v3.yaml"))
+	pending := meta.FindStatusCondition(sync.Status.Conditions, v1.ConditionPrunePending)
+	if want := "reviews-v3: routes still send to subset v3 of Rollout reviews"; pending == nil || !strings.Contains(pending.Message, want) {
+		t.Errorf("%+v does not say %q", pending, want)
+	}
+	w.must(admin.Delete(t.Context(), half))
+	w.prunedAll()
+	if !w.gone(&appsv1.Deployment{}, "reviews-v3") {
+		t.Error("reviews-v3 is there")
+	}
+}
