@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -200,7 +201,8 @@ func (d *draft) neededVersions() []string {
 	return versions
 }
 
-// trim keeps the status within its size: old runs go first, then what the gates of the oldest steps measured, then the rest.
+// trim keeps the status within its size: old runs go first, then what the gates of the oldest steps measured, then the rest of the
+// history, then the end of the query that failed last.
 func (d *draft) trim() {
 	h := d.status.History
 	d.status.History = h[:min(len(h), historyLimit)]
@@ -233,9 +235,24 @@ func (d *draft) dropOldest() bool {
 			}
 		}
 	}
-	dropped := d.status.History != nil
-	d.status.History = nil
-	return dropped
+	if d.status.History != nil {
+		d.status.History = nil
+		return true
+	}
+	return d.shortenQuery()
+}
+
+// shortenQuery cuts the query of the last failure, whose gate has it whole; false when it is short.
+func (d *draft) shortenQuery() bool {
+	const shown, cut = 256, "…"
+	f := d.status.LastFailure
+	if f == nil || len(f.Query) <= shown {
+		return false
+	}
+	short := *f
+	short.Query = strings.ToValidUTF8(f.Query[:shown-len(cut)], "") + cut
+	d.status.LastFailure = &short
+	return true
 }
 
 // setUnreleased keeps the condition only while it is true.

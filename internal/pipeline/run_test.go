@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -313,6 +314,20 @@ func TestHistoryAndStatusStaySmall(t *testing.T) {
 	}
 	if n := len(w.status().History); n == 0 || n > historyLimit {
 		t.Errorf("%d runs in history", n)
+	}
+}
+
+func TestALongQueryIsCutBeforeTheStatusIsTooBig(t *testing.T) {
+	query := strings.Repeat("ä", 2048) // 4 KiB
+	for _, c := range []struct{ message, query int }{{message: 11 * 1024, query: len(query)}, {message: 15 * 1024, query: 256}} {
+		d := &draft{status: v1.RolloutStatus{Message: strings.Repeat("m", c.message), LastFailure: &v1.Failure{Query: query}}}
+		d.trim()
+		if size := len(v1.CanonicalJSON(d.status)); size > statusLimit {
+			t.Errorf("status has %d bytes beside a message of %d, want at most %d", size, c.message, statusLimit)
+		}
+		if got := d.status.LastFailure.Query; len(got) > c.query || len(got) < c.query-2 || !utf8.ValidString(got) {
+			t.Errorf("the query has %d bytes beside a message of %d, want %d", len(got), c.message, c.query)
+		}
 	}
 }
 
