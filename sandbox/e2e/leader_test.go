@@ -148,7 +148,7 @@ func leaderSuspended(t *testing.T, p *pair) {
 		}
 	})
 	succeeds(t, follows, began, func() { p.finish(t, "v3") })
-	before, routes, holder := p.awaitServing(t, "v3"), p.routes(t), p.holder(t)
+	before, routes, holder := p.awaitServing(t, "v3"), p.restored(t, "v3"), p.holder(t)
 	if err := leads.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
@@ -180,6 +180,21 @@ func leaderSuspended(t *testing.T, p *pair) {
 		t.Fatal(err)
 	}
 	u.sawNothing(t)
+}
+
+// restored waits until the route has one destination again, in a version's subset, which is the last write of a run and follows the status
+// that says Healthy. It returns the VirtualService's generation.
+func (p *pair) restored(t *testing.T, subset string) int64 {
+	t.Helper()
+	eventually(t, "one destination, "+subset, func() bool {
+		var vs networking.VirtualService
+		if err := p.cluster.Client.Get(t.Context(), p.key("reviews"), &vs); err != nil {
+			t.Fatal(err)
+		}
+		route := vs.Spec.GetHttp()[0].GetRoute()
+		return len(route) == 1 && route[0].GetDestination().GetSubset() == subset
+	})
+	return p.routes(t)
 }
 
 // routes is the generation of the VirtualService.
