@@ -13,8 +13,8 @@ const heading = `# Capabilities
 What Istio's traffic-management tutorials show, under Sluice. Each example is a folder of manifests; its test runs exactly those
 manifests in the sandbox and asserts on what clients see. "pass (configuration)": the objects arrive, istiod sends the proxies
 what they stand for, and a Rollout of the same host goes on without a failed request; the effect lies in Envoy's own filters or
-certificates, and ` + "`make test-cluster`" + ` asserts it in a cluster of your own. ` + "`TestNoFailedRequests`" + ` sends more than 200 requests
-a second while a run is reverted in each of its steps, while one ends, and while the version before comes back: none fails. Generated
+certificates, and ` + "`make test-cluster`" + ` is there to assert it in a cluster of your own. ` + "`TestNoFailedRequests`" + ` sends more than 200
+requests a second while a run is reverted in each of its steps, while one ends, and while the version before comes back: none fails. Generated
 from the tests' results by ` + "`make capabilities`" + `; a test run fails when this page says something else.
 
 | # | capability | example | test | verdict |

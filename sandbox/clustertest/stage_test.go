@@ -110,7 +110,7 @@ func (s *stage) pushEdit(t *testing.T, file, old, replacement string) {
 // release pushes v3 while a user asks, looks at the mesh at half and after the end, and wants every answer to be 200.
 func (s *stage) release(t *testing.T, look func(), headers ...string) {
 	t.Helper()
-	users := s.users(t, headers...)
+	leave := s.users(t, headers...)
 	s.pushEdit(t, "rollout.yaml", "\n  version: v1\n", "\n  version: v3\n")
 	eventually(t, "step half is applied", func() (bool, string) {
 		step := s.kubectl(t, "get", "rollout/reviews", "-o", "jsonpath={.status.step.name} {.status.step.applied}")
@@ -121,7 +121,7 @@ func (s *stage) release(t *testing.T, look func(), headers ...string) {
 	s.kubectl(t, "patch", "rollout/reviews", "--type=merge", "-p", `{"spec":{"suspend":false}}`)
 	s.waitHealthy(t, "v3")
 	look()
-	if seen := users.leave(); seen.statuses["200"] != seen.total || seen.versions["v1"] == 0 || seen.versions["v3"] == 0 {
+	if seen := leave(); seen.statuses["200"] != seen.total || seen.versions["v1"] == 0 || seen.versions["v3"] == 0 {
 		t.Errorf("the users saw %v, want 200 alone, from v1 and v3", seen)
 	}
 }
@@ -150,7 +150,8 @@ func (s *stage) close(t *testing.T) {
 	defer cancel()
 	if t.Failed() {
 		objects, err := kubectl(ctx, "get", "gitsyncs,rollouts,virtualservices,destinationrules,pods", "--namespace="+s.namespace, "-o", "yaml")
-		t.Log(objects, err)
+		log, unread := os.ReadFile(filepath.Join(world.dir, "operator.log"))
+		t.Logf("%s\n%v\nthe end of the operator's log:\n%s%v", objects, err, log[max(0, len(log)-4000):], unread)
 	}
 	for _, args := range [][]string{
 		{"delete", "gitsyncs,rollouts", "--all", "--namespace=" + s.namespace},

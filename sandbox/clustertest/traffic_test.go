@@ -80,12 +80,8 @@ func (s *stage) waitAnswers(t *testing.T, client, status, url string, headers ..
 	})
 }
 
-// crowd is a user in the mesh who asks for reviews until it leaves, and for a quarter of an hour at most.
-type crowd struct {
-	leave func() *seen
-}
-
-func (s *stage) users(t *testing.T, headers ...string) crowd {
+// users has a client in the mesh ask for reviews until it leaves, and for a quarter of an hour at most.
+func (s *stage) users(t *testing.T, headers ...string) (leave func() *seen) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -102,12 +98,12 @@ func (s *stage) users(t *testing.T, headers ...string) crowd {
 		defer close(over)
 		answers.read(bufio.NewScanner(pipe))
 	}()
-	return crowd{leave: func() *seen {
+	return func() *seen {
 		cancel()
 		<-over
 		_ = command.Wait() // it was killed
 		return answers
-	}}
+	}
 }
 
 // query gives a query's value by one of its labels; $NS stands for the namespace.
